@@ -1,0 +1,95 @@
+"""Sphinx configuration. Build with ``sphinx-build -W --keep-going docs docs/_build/html``."""
+
+import importlib
+from importlib.metadata import version as installed_version
+from pathlib import Path
+
+from sphinx.application import Sphinx
+
+from robustfit.losses import LOSSES
+
+HERE = Path(__file__).parent
+
+project = "robustfit"
+author = "The robustfit developers"
+copyright = "2026, The robustfit developers"
+release = version = installed_version("robustfit")
+
+extensions = [
+    "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
+    "sphinx.ext.mathjax",
+    "numpydoc",
+    "myst_nb",
+]
+myst_enable_extensions = ["dollarmath"]
+# The tutorial runs while it is built: its output is what the installed version prints.
+nb_execution_mode = "force"
+nb_execution_raise_on_error = True
+numpydoc_show_class_members = False
+templates_path = ["_templates"]
+exclude_patterns = ["_build", "generated/losses.md"]
+# Formulas in docstrings write absolute values as |u|, which reStructuredText takes for a
+# substitution; so each letter stands for itself.
+rst_prolog = "\n".join(rf".. |{letter}| replace:: \|{letter}\|" for letter in "ruvx")
+
+html_theme = "pydata_sphinx_theme"
+html_static_path = ["_static"]
+html_theme_options = {"github_url": "https://github.com/robustfit/robustfit"}
+
+# Modules whose `__all__` is documented, in the order of the page.
+PUBLIC = [
+    "robustfit",
+    "robustfit.losses",
+    "robustfit.scale",
+    "robustfit.datasets",
+    "robustfit.exceptions",
+]
+
+
+def losses_table() -> str:
+    """Return the table of all registered losses, in Markdown."""
+    rows = [
+        "| name | also | c at 95 % | bounded | convex | redescending | ρ(u) |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name, cls in LOSSES.items():
+        loss = cls()
+        tuned = abs(loss.efficiency() - 0.95) < 1e-9
+        formula = (cls.__doc__ or "").strip().splitlines()[0].removesuffix(".").replace("|", r"\|")
+        cells = [
+            f"`{name}`",
+            ", ".join(f"`{alias}`" for alias in cls.aliases),
+            f"{loss.c:.6f}" if tuned else "any",
+            *("yes" if is_so else "" for is_so in (loss.bounded, loss.convex, loss.redescending)),
+            formula,
+        ]
+        rows.append("| " + " | ".join(cells) + " |")
+    return "\n".join(rows) + "\n"
+
+
+def names_pages() -> str:
+    """Return the lists of public names, in reStructuredText."""
+    parts = ["Public names", "============", ""]
+    for module_name in PUBLIC:
+        module = importlib.import_module(module_name)
+        documented = [n for n in module.__all__ if isinstance(getattr(module, n).__doc__, str)]
+        # Constants and modules have pages elsewhere or none.
+        documented = [n for n in documented if callable(getattr(module, n))]
+        parts += [module_name, "-" * len(module_name), "", f".. currentmodule:: {module_name}", ""]
+        parts += [".. autosummary::", "   :toctree: ../api", ""]
+        parts += [f"   {n}" for n in documented] + [""]
+    return "\n".join(parts)
+
+
+def write_generated(*_: object) -> None:
+    """Write the pages that are made from the package itself."""
+    folder = HERE / "generated"
+    folder.mkdir(exist_ok=True)
+    (folder / "losses.md").write_text(losses_table(), encoding="utf-8")
+    (folder / "names.rst").write_text(names_pages(), encoding="utf-8")
+
+
+def setup(app: Sphinx) -> None:
+    # Sphinx lists its source files right after this event: later would miss the new ones.
+    app.connect("config-inited", write_generated)

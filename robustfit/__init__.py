@@ -1,0 +1,35 @@
+"""Robust estimation and iteratively reweighted least squares.
+
+`irls` fits a linear model when some of the data are wrong; `robustfit.losses` has the
+losses, `robustfit.scale` the scales, `robustfit.datasets` data to try them on.
+"""
+
+from importlib.metadata import PackageNotFoundError, version
+
+from robustfit import datasets, losses, scale
+from robustfit.exceptions import BasinWarning, ConvergenceWarning, RankWarning
+from robustfit.linear import irls
+from robustfit.losses import get_loss, scipy_loss
+from robustfit.result import FitResult, Status
+from robustfit.scale import location
+
+try:
+    __version__ = version("robustfit")
+except PackageNotFoundError:  # a source tree that was never installed
+    __version__ = "0+unknown"
+
+__all__ = [
+    "BasinWarning",
+    "ConvergenceWarning",
+    "FitResult",
+    "RankWarning",
+    "Status",
+    "__version__",
+    "datasets",
+    "get_loss",
+    "irls",
+    "location",
+    "losses",
+    "scale",
+    "scipy_loss",
+]

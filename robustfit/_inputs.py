@@ -1,0 +1,190 @@
+"""Checked input of a linear fit, in units in which nothing overflows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from robustfit import linalg
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Data:
+    """Design, response and weights of the rows that take part.
+
+    Attributes
+    ----------
+    A : ndarray of shape (n, rank)
+        Design, of full column rank once `with_basis` was applied.
+    b : ndarray of shape (n,)
+        Response divided by `unit`.
+    freq, inv_sd : ndarray of shape (n,)
+        Frequency weights and the root of the inverse-variance weights.
+    unit : float
+        A power of two, so that dividing by it is exact.
+    columns : int
+        Number of columns the caller gave.
+    names : tuple of str
+        Labels of the columns.
+    keep : ndarray of bool or None
+        The rows of the caller's A that take part; None if all do.
+    basis : ndarray of shape (columns, rank) or None
+        Orthonormal basis of the row space; None if the design has full rank.
+    column_unit : ndarray of shape (columns,) or None
+        Powers of two that columns of extreme size were multiplied by.
+    """
+
+    A: Array
+    b: Array
+    freq: Array
+    inv_sd: Array
+    unit: float
+    columns: int
+    names: tuple[str, ...]
+    keep: NDArray[np.bool_] | None = None
+    basis: Array | None = None
+    column_unit: Array | None = None
+
+    @property
+    def row_weights(self) -> Array:
+        """What a row counts for in a sum of squares."""
+        return self.freq * self.inv_sd**2
+
+    @property
+    def nobs(self) -> float:
+        """Number of observations, repetitions counted."""
+        return float(np.sum(self.freq))
+
+    @property
+    def size(self) -> float:
+        """The largest absolute response, in the units of `b`."""
+        return float(np.max(np.abs(self.b), initial=0.0))
+
+    def with_basis(self, basis: Array) -> Data:
+        """Return the same data in coordinates of the row space."""
+        return replace(self, A=self.A @ basis, basis=basis)
+
+    def expand(self, z: Array) -> Array:
+        """Return coefficients of the caller's columns, in the caller's units."""
+        x = z if self.basis is None else self.basis @ z
+        return np.array(
+            x * self.unit if self.column_unit is None else x * self.unit * self.column_unit
+        )
+
+    def reduce(self, x: Array) -> Array:
+        """Return the inner coefficients of the caller's x."""
+        x = x / self.unit if self.column_unit is None else x / self.unit / self.column_unit
+        return x if self.basis is None else self.basis.T @ x
+
+    def expand_cov(self, cov: Array) -> Array:
+        """Return the covariance of the caller's coefficients."""
+        if self.basis is not None:
+            cov = self.basis @ cov @ self.basis.T
+        if self.column_unit is not None:
+            cov = cov * self.column_unit * self.column_unit[:, None]
+        return np.array(cov * self.unit * self.unit)
+
+    def spread(self, values: Array) -> Array:
+        """Return values of the rows that take part at the caller's rows, NaN elsewhere."""
+        if self.keep is None:
+            return np.array(values)
+        out = np.full(len(self.keep), np.nan)
+        out[self.keep] = values
+        return out
+
+
+def prepare(
+    A: ArrayLike,
+    b: ArrayLike,
+    freq_weights: ArrayLike | None,
+    var_weights: ArrayLike | None,
+    nan_policy: str,
+) -> Data:
+    """Return checked data; raise a ValueError or TypeError that names the argument."""
+    if nan_policy not in ("raise", "omit"):
+        raise ValueError(f"nan_policy must be 'raise' or 'omit', got nan_policy={nan_policy!r}")
+    names = _labels(A)
+    design, response = _matrix(A, "A"), _matrix(b, "b")
+    if design.ndim != 2:
+        raise ValueError(f"A must be 2-dimensional, got shape {design.shape}")
+    n, p = design.shape
+    if response.ndim == 2 and response.shape[1] == 1:
+        response = response[:, 0]
+    if response.shape != (n,):
+        raise ValueError(f"b must have shape ({n},) like the rows of A, got {response.shape}")
+    freq, var = _weights(freq_weights, "freq_weights", n), _weights(var_weights, "var_weights", n)
+    keep = _finite_rows(
+        {"A": design, "b": response, "freq_weights": freq, "var_weights": var}, nan_policy
+    )
+    if keep is not None:
+        design, response, freq, var = design[keep], response[keep], freq[keep], var[keep]
+    for name, w in (("freq_weights", freq), ("var_weights", var)):
+        if np.any(w < 0.0):
+            raise ValueError(f"{name} must not be negative, got {float(np.min(w))!r}")
+    if p == 0 or not np.any((freq > 0.0) & (var > 0.0)):
+        raise ValueError(f"A must have a row with weight and a column, got shape {(n, p)}")
+    freq = np.where(var > 0.0, freq, 0.0)
+    unit = linalg.power_of_two(float(np.max(np.abs(response))))
+    column_unit = _extreme_columns(design)
+    return Data(
+        A=design if column_unit is None else design * column_unit,
+        b=response / unit,
+        freq=freq,
+        inv_sd=np.sqrt(var),
+        unit=unit,
+        columns=p,
+        names=names if len(names) == p else tuple(f"x{j + 1}" for j in range(p)),
+        keep=keep,
+        column_unit=column_unit,
+    )
+
+
+def _labels(A: Any) -> tuple[str, ...]:
+    return tuple(str(name) for name in getattr(A, "columns", ()))
+
+
+def _matrix(values: Any, name: str) -> Array:
+    """Return a float64 array; a view where dtype and layout serve."""
+    array = np.asarray(values)
+    if array.dtype.kind not in "fiub":
+        raise TypeError(f"{name} must hold real numbers, got dtype {array.dtype}")
+    if np.ma.isMaskedArray(values) and np.ma.getmaskarray(values).any():
+        array = np.ma.filled(np.ma.asarray(values, dtype=np.float64), np.nan)
+    return array.astype(np.float64, copy=False)
+
+
+def _weights(values: ArrayLike | None, name: str, n: int) -> Array:
+    if values is None:
+        return np.ones(n)
+    array = _matrix(values, name)
+    if array.shape != (n,):
+        raise ValueError(f"{name} must have shape ({n},) like the rows of A, got {array.shape}")
+    return array
+
+
+def _finite_rows(arrays: dict[str, Array], nan_policy: str) -> NDArray[np.bool_] | None:
+    """Return the rows where everything is finite; None if that is all of them."""
+    keep = np.ones(len(arrays["b"]), dtype=bool)
+    for name, array in arrays.items():
+        finite = np.isfinite(array).all(axis=tuple(range(1, array.ndim)))
+        if nan_policy == "raise" and not finite.all():
+            row = int(np.argmin(finite))
+            raise ValueError(
+                f"{name} must be finite, but {int(np.sum(~finite))} rows are not, the first is "
+                f"row {row}; nan_policy='omit' leaves such rows out"
+            )
+        keep &= finite
+    return None if keep.all() else keep
+
+
+def _extreme_columns(A: Array) -> Array | None:
+    """Return powers of two for columns whose squares could overflow or underflow."""
+    largest = np.max(np.abs(A), axis=0, initial=0.0)
+    if np.all((largest == 0.0) | ((largest > 1e-100) & (largest < 1e100))):
+        return None
+    return linalg.column_scale(A)

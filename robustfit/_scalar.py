@@ -1,0 +1,141 @@
+"""Scalar mathematics for Numba under NumPy's names.
+
+A loss formula calls ``m.exp``, ``m.where`` and so on, where ``m`` is NumPy, a torch
+namespace, or this module when the formula is compiled. Only what differs from one
+array library to another lives here. Every function is branch-free, so that a loop
+over rows vectorises; NaN in the first argument comes out as NaN.
+"""
+
+import math
+from typing import Any
+
+import numpy as np
+from numba.extending import register_jitable
+
+_inline = register_jitable(forceinline=True)
+
+LOG2_E = 1.4426950408889634
+# ln 2 in two parts: the first has 32 trailing zero bits, so k * LN2_HIGH is exact.
+LN2_HIGH = 6.93147180369123816490e-01
+LN2_LOW = 1.90821492927058770002e-10
+
+
+@_inline
+def where(condition: Any, a: Any, b: Any) -> Any:
+    """Return `a` where `condition` holds, else `b`."""
+    return a if condition else b
+
+
+@_inline
+def minimum(a: Any, b: Any) -> Any:
+    """Return the smaller of the two, `a` where they do not compare."""
+    return b if b < a else a
+
+
+@_inline
+def maximum(a: Any, b: Any) -> Any:
+    """Return the larger of the two, `a` where they do not compare."""
+    return b if b > a else a
+
+
+@_inline
+def abs(x: Any) -> Any:
+    """Return the absolute value."""
+    return math.fabs(x)
+
+
+@_inline
+def _reduce(x: Any) -> Any:
+    """Split x = k ln 2 + r + low, |r| <= ln(2) / 2, low its rounding (Cody and Waite 1980)."""
+    k = math.floor(x * LOG2_E + 0.5)
+    high = x - k * LN2_HIGH
+    r = high - k * LN2_LOW
+    return k, r, (high - r) - k * LN2_LOW
+
+
+@_inline
+def _expm1_reduced(r: Any, low: Any) -> Any:
+    """Return exp(r + low) - 1 for |r| <= 0.35 by its Taylor series; the next term is 4e-18 r."""
+    q = 1.0 / 6227020800.0
+    q = q * r + 1.0 / 479001600.0
+    q = q * r + 1.0 / 39916800.0
+    q = q * r + 1.0 / 3628800.0
+    q = q * r + 1.0 / 362880.0
+    q = q * r + 1.0 / 40320.0
+    q = q * r + 1.0 / 5040.0
+    q = q * r + 1.0 / 720.0
+    q = q * r + 1.0 / 120.0
+    q = q * r + 1.0 / 24.0
+    q = q * r + 1.0 / 6.0
+    return r + (low + (0.5 * (r * r) + q * (r * r) * r))
+
+
+@_inline
+def _power_of_two(k: Any) -> Any:
+    """Return 2**k for an integer-valued float -1022 <= k <= 1023 by its exponent bits."""
+    bits = (np.int64(k) + np.int64(1023)) << np.int64(52)
+    return np.int64(bits).view(np.float64)
+
+
+@_inline
+def exp(x: Any) -> Any:
+    """Return e**x, within one unit in the last place.
+
+    libm's ``exp`` is a call that stops Numba from vectorising the loop around it.
+    """
+    k, r, low = _reduce(minimum(maximum(x, -746.0), 710.0))
+    # Two factors, because 2**k alone leaves the range of normal numbers at both ends.
+    half = math.floor(0.5 * k)
+    return (1.0 + _expm1_reduced(r, low)) * _power_of_two(half) * _power_of_two(k - half)
+
+
+@_inline
+def expm1(x: Any) -> Any:
+    """Return e**x - 1, within two units in the last place."""
+    # Beyond 709 the result is taken from `exp`; below -40 it is -1 to the last bit.
+    k, r, low = _reduce(minimum(maximum(x, -40.0), 709.0))
+    two_k = _power_of_two(k)
+    near = two_k * _expm1_reduced(r, low) + (two_k - 1.0)
+    return where(x > 709.0, exp(x), near)
+
+
+@_inline
+def log(x: Any) -> Any:
+    """Return the natural logarithm."""
+    return math.log(x)
+
+
+@_inline
+def log1p(x: Any) -> Any:
+    """Return log(1 + x)."""
+    return math.log1p(x)
+
+
+@_inline
+def sqrt(x: Any) -> Any:
+    """Return the square root."""
+    return math.sqrt(x)
+
+
+@_inline
+def sin(x: Any) -> Any:
+    """Return the sine."""
+    return math.sin(x)
+
+
+@_inline
+def cos(x: Any) -> Any:
+    """Return the cosine."""
+    return math.cos(x)
+
+
+@_inline
+def tanh(x: Any) -> Any:
+    """Return the hyperbolic tangent."""
+    return math.tanh(x)
+
+
+@_inline
+def arctan(x: Any) -> Any:
+    """Return the inverse tangent."""
+    return math.atan(x)

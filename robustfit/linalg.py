@@ -1,0 +1,237 @@
+"""Weighted least squares: normal equations in residual form, QR, rank and leverage.
+
+Everything is solved for a *step* d from the current residual r, so that the fixed point
+is as accurate as the residual and not as the Gram matrix.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import linalg
+from scipy.optimize import lsq_linear
+
+from robustfit import _kernels
+
+Array = NDArray[np.float64]
+
+EPS = float(np.finfo(np.float64).eps)
+
+# Cholesky in residual form follows QR to a condition number of about 1e7; the smallest
+# pivot of the equilibrated matrix is about one over the condition number.
+_SMALLEST_PIVOT = 1e-6
+# Rows of a block: the weighted copy of a block should stay in the second-level cache.
+_BLOCK_ELEMENTS = 1 << 15
+# Up to this many elements the start is solved by QR with refinement: time is no matter.
+_REFINED_ELEMENTS = 200_000
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A weighted least-squares step.
+
+    Attributes
+    ----------
+    d : ndarray of shape (p,)
+        Minimizes ``sum(w * (r - A d)**2)``; of minimum norm if that has many solutions.
+    norm : float
+        ``sqrt(d' A' W A d)``, the length of the step in units of the residuals.
+    rank : int
+        Numerical rank of the weighted design.
+    """
+
+    d: Array
+    norm: float
+    rank: int
+
+
+def row_blocks(n: int, p: int) -> Iterator[slice]:
+    """Yield slices that cover n rows in blocks small enough for the cache."""
+    size = max(1, _BLOCK_ELEMENTS // max(p, 1))
+    for start in range(0, n, size):
+        yield slice(start, min(start + size, n))
+
+
+def gram(A: Array, w: Array, r: Array) -> tuple[Array, Array]:
+    """Return A'WA and A'Wr in one pass over blocks of rows."""
+    n, p = A.shape
+    G, g = np.zeros((p, p)), np.zeros(p)
+    for rows in row_blocks(n, p):
+        block = A[rows]
+        weighted = block * w[rows, None]
+        G += weighted.T @ block
+        g += weighted.T @ r[rows]
+    return G, g
+
+
+def solve_gram(G: Array, g: Array) -> Array | None:
+    """Solve G d = g by Cholesky after equilibration; None if G is nearly singular."""
+    diagonal = np.diagonal(G)
+    if not (np.all(diagonal > 0.0) and np.all(np.isfinite(diagonal))):
+        return None
+    scale = 1.0 / np.sqrt(diagonal)
+    factor, info = linalg.lapack.dpotrf(G * scale * scale[:, None], lower=True)
+    if info != 0 or np.min(np.diagonal(np.asarray(factor))) < _SMALLEST_PIVOT:
+        return None
+    solution, _ = linalg.lapack.dpotrs(factor, g * scale, lower=True)
+    return np.asarray(solution * scale)
+
+
+def weighted_step(
+    A: Array, w: Array, r: Array, *, x: Array, ridge: float = 0.0, solver: str = "auto"
+) -> Step:
+    """Return the step d that minimizes ``sum(w (r - A d)**2) + ridge |x + d|**2``.
+
+    Raises
+    ------
+    ValueError
+        If ``solver="cholesky"`` and the normal equations are too close to singular.
+    """
+    if solver != "qr":
+        G, g = gram(A, w, r)
+        if ridge > 0.0:
+            G[np.diag_indices_from(G)] += ridge
+            g = g - ridge * x
+        d = solve_gram(G, g)
+        if d is not None:
+            return Step(d, float(np.sqrt(np.maximum(d @ g, 0.0))), len(d))
+        if solver == "cholesky":
+            raise ValueError("solver='cholesky' met nearly singular normal equations; use 'auto'")
+    root = np.sqrt(w)
+    A, r = A * root[:, None], r * root
+    if ridge > 0.0:
+        A = np.vstack([A, np.sqrt(ridge) * np.eye(len(x))])
+        r = np.concatenate([r, -np.sqrt(ridge) * x])
+    return _minimum_norm_step(A, r)
+
+
+def bounded_step(A: Array, w: Array, r: Array, *, x: Array, low: Array, high: Array) -> Step:
+    """Return the step d that minimizes ``sum(w (r - A d)**2)`` with low <= x + d <= high."""
+    root = np.sqrt(w)
+    A = A * root[:, None]
+    scale = column_scale(A)
+    limits = (low - x) / scale, (high - x) / scale
+    solution = lsq_linear(A * scale, r * root, limits, method="bvls", tol=EPS)
+    d = solution.x * scale
+    return Step(d, float(np.linalg.norm(A @ d)), len(x))
+
+
+def _minimum_norm_step(A: Array, r: Array) -> Step:
+    scale = column_scale(A)
+    d, _, rank, _ = linalg.lstsq(A * scale, r, cond=rank_tolerance(A), lapack_driver="gelsy")
+    d = d * scale
+    return Step(d, float(np.linalg.norm(A @ d)), int(rank))
+
+
+def rank_tolerance(A: Array) -> float:
+    """Return the relative size below which a singular value counts as zero."""
+    n, p = A.shape
+    return float(max(n, p) * EPS)
+
+
+def column_scale(A: Array) -> Array:
+    """Return powers of two that bring the largest entry of each column to about one."""
+    largest = np.max(np.abs(A), axis=0, initial=0.0)
+    return np.asarray(np.ldexp(1.0, -_exponent(largest)))
+
+
+def _exponent(x: Array) -> NDArray[np.int32]:
+    exponent = np.frexp(x)[1]
+    # 2**1024 is not a double; the last factors of two do not matter.
+    return np.clip(np.where(x > 0.0, exponent, 0), -1022, 1022).astype(np.int32)
+
+
+def power_of_two(x: float) -> float:
+    """Return the power of two just above |x|, 1 for zero."""
+    return float(np.ldexp(1.0, int(_exponent(np.array(abs(x))))))
+
+
+def row_space(A: Array, w: Array) -> Array | None:
+    """Return an orthonormal basis (p, rank) of the rows of W A, None if it is all of R^p.
+
+    The minimum-norm solution is then ``basis @ z`` for the full-rank problem ``A @ basis``.
+    """
+    if solve_gram(*gram(A, w, np.zeros(len(A)))) is not None:
+        return None
+    scale = column_scale(A)
+    A = A[w > 0.0] * scale
+    _, singular, Vt = linalg.svd(linalg.qr(A, mode="r")[0][: A.shape[1]], full_matrices=False)
+    rank = int(np.sum(singular > rank_tolerance(A) * singular[0])) if len(singular) else 0
+    if rank == A.shape[1]:
+        return None
+    return np.asarray(linalg.qr(Vt[:rank].T / scale[:, None], mode="economic")[0])
+
+
+def least_squares(A: Array, b: Array, w: Array, ridge: float = 0.0) -> Array:
+    """Return the weighted least-squares solution for A of full column rank.
+
+    Small problems are solved by QR with iterative refinement in twice the working
+    precision (Björck 1967, doi:10.1007/BF02162161), so that the error no longer grows
+    with the condition number; large ones by normal equations in residual form.
+    """
+    n, p = A.shape
+    x = np.zeros(p)
+    if ridge > 0.0 or n * p > _REFINED_ELEMENTS:
+        for _ in range(3):
+            x = x + weighted_step(A, w, b - A @ x, ridge=ridge, x=x).d
+        return x
+    root = np.sqrt(w)
+    return _refined(A * root[:, None], b * root)
+
+
+def _refined(A: Array, b: Array) -> Array:
+    scale = column_scale(A)
+    A = np.ascontiguousarray(A * scale)
+    Q, R = linalg.qr(A, mode="economic", check_finite=False)
+    x, r = np.zeros(A.shape[1]), np.zeros_like(b)
+    f, previous = np.empty_like(b), np.inf
+    for _ in range(10):
+        _kernels.residual_twice(A, b, r, x, f)
+        g = -_kernels.transposed_twice(A, r)
+        h = linalg.solve_triangular(R, g, trans="T", check_finite=False)
+        q = Q.T @ f
+        d = linalg.solve_triangular(R, q - h, check_finite=False)
+        size = float(np.max(np.abs(d), initial=0.0))
+        # Beyond a condition number of 1 / eps the corrections stop shrinking.
+        if not size < 0.5 * previous:
+            break
+        x, r, previous = x + d, r + (f - Q @ (q - h)), size
+    return np.asarray(x * scale)
+
+
+def inverse_gram(A: Array, w: Array) -> Array:
+    """Return (A'WA)^-1 by QR of the weighted design; the pseudo-inverse if it is singular."""
+    scale = column_scale(A)
+    R = _triangular(A, w, scale)
+    _, singular, Vt = linalg.svd(R, full_matrices=False)
+    keep = singular > rank_tolerance(A) * singular[0]
+    half = Vt[keep].T / singular[keep]
+    return np.asarray((half @ half.T) * scale * scale[:, None])
+
+
+def _triangular(A: Array, w: Array, scale: Array) -> Array:
+    """Return R of W^(1/2) A D, folding row blocks into it so that A is never copied."""
+    n, p = A.shape
+    root = np.sqrt(w)
+    R = np.zeros((0, p))
+    for start in range(0, n, max(4 * p, _BLOCK_ELEMENTS // p)):
+        rows = slice(start, start + max(4 * p, _BLOCK_ELEMENTS // p))
+        block = np.vstack([R, A[rows] * scale * root[rows, None]])
+        R = linalg.qr(block, mode="r", check_finite=False)[0][:p]
+    return R
+
+
+def leverage(A: Array, w: Array) -> Array:
+    """Return the diagonal of A (A'WA)^-1 A', per unit of row weight, in [0, 1].
+
+    Rows repeated f times, w = f, each have the leverage returned here.
+    """
+    scale = column_scale(A)
+    _, singular, Vt = linalg.svd(_triangular(A, w, scale), full_matrices=False)
+    keep = singular > rank_tolerance(A) * singular[0]
+    half = (Vt[keep].T / singular[keep]) * scale[:, None]
+    out = np.empty(len(A))
+    for rows in row_blocks(*A.shape):
+        out[rows] = np.sum((A[rows] @ half) ** 2, axis=1)
+    return np.minimum(out, 1.0)

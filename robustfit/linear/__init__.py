@@ -1,0 +1,373 @@
+"""Robust linear regression by iteratively reweighted least squares."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from robustfit import covariance, linalg, starts
+from robustfit import scale as scales
+from robustfit._inputs import Data, prepare
+from robustfit._progress import Bar, progress_bar
+from robustfit.linear import _guard, _problem
+from robustfit.linear._assemble import Outcome, assemble
+from robustfit.linear._iterate import iterate
+from robustfit.linear._problem import Array, Callback, Problem, State
+from robustfit.losses import Linear, Loss, get_loss
+from robustfit.result import FitResult, Status
+from robustfit.starts import SFit, lad_estimate, s_estimate
+
+__all__ = ["irls"]
+
+Start = Literal["auto", "s", "lts", "lad", "ols"]
+Scale = Literal["auto", "s", "d", "mad", "mad-fixed", "huber", "matlab", "std"]
+
+
+def irls(
+    A: ArrayLike,
+    b: ArrayLike,
+    loss: str | Loss = "welsch",
+    *,
+    c: float | None = None,
+    efficiency: float | None = None,
+    start: Start | ArrayLike = "auto",
+    scale: Scale | float | Callable[[Array], float] = "auto",
+    s_loss: str | Loss | None = None,
+    freq_weights: ArrayLike | None = None,
+    var_weights: ArrayLike | None = None,
+    leverage: bool = False,
+    ridge: float = 0.0,
+    bounds: tuple[ArrayLike, ArrayLike] | None = None,
+    solver: Literal["auto", "cholesky", "qr"] = "auto",
+    cov_type: str = "auto",
+    groups: ArrayLike | None = None,
+    tol: float = 1e-10,
+    maxiter: int = 200,
+    nan_policy: Literal["raise", "omit"] = "raise",
+    rng: int | np.random.Generator | None = 0,
+    callback: Callback | None = None,
+    progress: bool = False,
+) -> FitResult:
+    """Fit b = A x robustly by iteratively reweighted least squares.
+
+    Minimizes ``sum(rho((b - A x) / scale))``; the scale is estimated along with x unless
+    it is given. No intercept is added: put a column of ones into A where you want one.
+
+    Parameters
+    ----------
+    A : array_like of shape (n, p)
+        Design matrix. A data frame gives its column names to the coefficients.
+    b : array_like of shape (n,)
+        Response.
+    loss : str or Loss, default: "welsch"
+        Name of a loss (``robustfit.losses.LOSSES``) or an instance.
+    c : float, optional
+        Tuning constant of the loss, in scale units.
+    efficiency : float, optional
+        Gaussian efficiency instead of `c`; default 0.95.
+    start : {"auto", "s", "lts", "lad", "ols"} or array_like of shape (p,), default: "auto"
+        Where to start: S-estimate of breakdown point 1/2, least trimmed squares, least
+        absolute deviations, least squares, or given coefficients. "auto" is "ols" for a
+        convex loss, for which it does not matter, and "s" for any other.
+    scale : {"auto", "s", "d", "mad", "mad-fixed", "huber", "matlab", "std"}, float or callable
+        The residual scale. "s": the S-scale, kept, which makes the fit an MM-estimate; "d":
+        the design-adaptive scale of Koller and Stahel after a first M-step (SMDM); "mad":
+        median absolute residual, re-estimated in each iteration; "mad-fixed": that of the
+        start, kept; "huber": Huber's proposal 2, re-estimated; "matlab": MATLAB's and GSL's
+        median of the n - p + 1 largest; "std": the root mean square with n - p; a number
+        (response units) is kept; a callable gets the standardised residuals and is called
+        in each iteration. "auto" is "s" with the start "s", "std" for ``loss="linear"``,
+        otherwise "mad".
+    s_loss : str or Loss, optional
+        Loss of the S-estimate. Default: `loss` itself if it is bounded, else Tukey's, at
+        breakdown point 1/2.
+    freq_weights : array_like of shape (n,), optional
+        Repeat counts: the same result as repeating the rows.
+    var_weights : array_like of shape (n,), optional
+        Inverse variances: residual i is divided by ``scale / sqrt(var_weights[i])``.
+    leverage : bool, default: False
+        Divide the residuals by sqrt(1 - leverage), as MATLAB and GSL do.
+    ridge : float, default: 0.0
+        Adds ``ridge / 2 * sum(x**2)`` to the objective, in units of the squared response.
+        The standard errors are those without it.
+    bounds : tuple of two array_like, optional
+        Lower and upper limits of x, each a number or one per column, infinite for none. The
+        standard errors take no account of limits that are active.
+    solver : {"auto", "cholesky", "qr"}, default: "auto"
+        How each weighted least-squares problem is solved: normal equations in residual
+        form, or QR; "auto" changes to QR where the normal equations are nearly singular.
+    cov_type : str, default: "auto"
+        Covariance of the coefficients, one of ``robustfit.covariance.COV_TYPES``.
+    groups : array_like of shape (n,), optional
+        Cluster labels for ``cov_type="cluster"``.
+    tol : float, default: 1e-10
+        Stops when the estimated distance to the solution is at most this many standard
+        errors, in any units of A and b.
+    maxiter : int, default: 200
+        Largest number of iterations.
+    nan_policy : {"raise", "omit"}, default: "raise"
+        Whether non-finite values are an error or their rows are left out.
+    rng : int or numpy.random.Generator, default: 0
+        Draws the subsets of the S- and LTS-search. The fixed default makes the same call
+        give the same answer.
+    callback : callable, optional
+        Called after each iteration as ``callback(intermediate_result)`` with a
+        `scipy.optimize.OptimizeResult` of x, scale, nit and step; raising StopIteration
+        ends the fit with what it has.
+    progress : bool, default: False
+        Whether to draw a progress bar (needs tqdm).
+
+    Returns
+    -------
+    FitResult
+        Coefficients, scale, weights, covariance, status and `summary`.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If an argument does not fit; the message names it.
+
+    Warns
+    -----
+    BasinWarning
+        If the M-step left the solution that the S-estimate had found and `c` or
+        `efficiency` was given, or if several well-separated fits explain the data about
+        equally. Without a given constant the efficiency is lowered until the fit stays,
+        and `status`, `message` and `summary` say so.
+    ConvergenceWarning
+        If the fit stopped early, or too few rows keep weight.
+    RankWarning
+        If the columns of A are linearly dependent.
+
+    Notes
+    -----
+    With a fixed scale the objective never increases. Each iteration solves for a step from
+    the current residuals, so the result is as accurate as the residuals are. Near the
+    solution Newton steps (scale fixed) or Anderson acceleration (scale re-estimated,
+    Anderson 1965, doi:10.1145/321296.321305) take over, with the plain step as fall-back.
+
+    References
+    ----------
+    Yohai, V. J. (1987). High breakdown-point and high efficiency robust estimates for
+    regression. Annals of Statistics 15, 642-656. doi:10.1214/aos/1176350366
+
+    Holland, P. W. and Welsch, R. E. (1977). Robust regression using iteratively reweighted
+    least-squares. Communications in Statistics A 6, 813-827. doi:10.1080/03610927708827533
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import robustfit as rf
+    >>> t = np.arange(20.0)
+    >>> A = np.column_stack([np.ones(20), t])
+    >>> b = 1.0 + 2.0 * t + 0.1 * np.cos(7.0 * t)
+    >>> b[3] = 500.0
+    >>> fit = rf.irls(A, b, loss="welsch")
+    >>> print(fit.x.round(1))
+    [1. 2.]
+    >>> fit.outliers()
+    array([3])
+    """
+    data = prepare(A, b, freq_weights, var_weights, nan_policy)
+    tuned = get_loss(loss, c=c, efficiency=efficiency)
+    ridge = _problem.nonnegative(ridge, "ridge")
+    limits = _problem.inner_bounds(bounds, data, ridge)
+    basis = linalg.row_space(data.A, data.row_weights)
+    if basis is not None and ridge == 0.0 and limits is None:
+        data = data.with_basis(basis)
+    start, scale = _resolve(start, scale, tuned, free=ridge == 0.0 or basis is None)
+    cov_type = _problem.known(cov_type, "cov_type", ("auto", *covariance.COV_TYPES))
+    generator = np.random.default_rng(rng)
+    problem = Problem(
+        data=data,
+        loss=tuned,
+        rule=_problem.scale_rule("mad" if scale in ("s", "d") else scale, tuned, data),
+        adjust=_problem.adjustment(data) if leverage else 1.0,
+        ridge=ridge,
+        bounds=limits,
+        solver=_problem.known(solver, "solver", ("auto", "cholesky", "qr")),
+        tol=_problem.nonnegative(tol, "tol"),
+        maxiter=_problem.whole(maxiter, "maxiter"),
+        callback=callback,
+    )
+    fixed = c is not None or efficiency is not None or isinstance(loss, Loss)
+    with progress_bar(problem.maxiter, "irls", progress) as bar:
+        outcome = _fit(problem, start, scale, _s_loss(s_loss, tuned), generator, fixed, bar)
+    cov_type = _automatic(outcome) if cov_type == "auto" else cov_type
+    return assemble(replace(outcome, cov_type=cov_type, groups=_groups(groups, data, cov_type)))
+
+
+def _resolve(start: Any, scale: Any, loss: Loss, *, free: bool) -> tuple[Any, Any]:
+    """Return start and scale with "auto" replaced."""
+    if isinstance(loss, Linear):
+        start = "ols"
+    if isinstance(start, str):
+        start = _problem.known(start, "start", _problem.STARTS)
+        if start == "auto":
+            start = "s" if free and not loss.convex else "ols"
+    if isinstance(scale, str):
+        scale = _problem.known(scale, "scale", _problem.SCALES)
+        if scale == "auto" and isinstance(start, str) and start == "s":
+            scale = "s"
+    return start, scale
+
+
+def _s_loss(s_loss: str | Loss | None, loss: Loss) -> Loss:
+    if isinstance(s_loss, Loss):
+        if not s_loss.bounded:
+            raise ValueError(f"s_loss must be a bounded loss, got s_loss={s_loss!r}")
+        return s_loss
+    return get_loss(s_loss or (loss if loss.bounded else "tukey"), breakdown=0.5)
+
+
+def _groups(groups: ArrayLike | None, data: Data, cov_type: str) -> Any:
+    if cov_type != "cluster":
+        return None
+    if groups is None:
+        raise ValueError("cov_type='cluster' needs groups, got groups=None")
+    labels = np.asarray(groups)
+    n = len(data.b) if data.keep is None else len(data.keep)
+    if labels.shape != (n,):
+        raise ValueError(f"groups must have shape ({n},) like the rows of A, got {labels.shape}")
+    codes = np.unique(labels, return_inverse=True)[1]
+    return codes if data.keep is None else codes[data.keep]
+
+
+def _automatic(outcome: Outcome) -> str:
+    return "avar1" if outcome.problem.rule.name == "s" else "huber"
+
+
+# -- the estimators ----------------------------------------------------------------------------
+
+
+def _fit(
+    problem: Problem,
+    start: Any,
+    scale: Any,
+    s_loss: Loss,
+    rng: np.random.Generator,
+    fixed: bool,
+    bar: Bar,
+) -> Outcome:
+    """Run the S-step where one is needed, then the M-step."""
+    s_fit = None
+    if "s" in (start, scale) if isinstance(start, str) else scale in ("s", "d"):
+        s_fit = _s_step(problem, s_loss, rng)
+    x, name = _start(problem, start, s_fit, rng)
+    if s_fit is not None and s_fit.scale == 0.0:
+        exact = State(s_fit.x, 0.0, 0, Status.EXACT_FIT)
+        return Outcome(problem, exact, name, "", s_fit, s_loss)
+    if s_fit is None or scale not in ("s", "d"):
+        return Outcome(problem, iterate(problem, x, bar), name, "", s_fit, s_loss)
+    return _mm(problem, s_fit, s_loss, x, name, scale, fixed, bar)
+
+
+def _start(
+    problem: Problem, start: Any, s_fit: SFit | None, rng: np.random.Generator
+) -> tuple[Array, str]:
+    """Return the first x, within the bounds, and the name of the start."""
+    data = problem.data
+    if not isinstance(start, str):
+        given = np.asarray(start, dtype=np.float64)
+        if given.shape != (data.columns,) or not np.all(np.isfinite(given)):
+            raise ValueError(f"start must be {data.columns} finite numbers, got start={start!r}")
+        x, start = data.reduce(given), "given"
+    elif start == "s" and s_fit is not None:
+        x = s_fit.x
+    elif start in ("lad", "lts"):
+        x = _scaled(_lad if start == "lad" else functools.partial(_lts, rng=rng), data)
+    elif problem.bounds is None:
+        x = linalg.least_squares(data.A, data.b, data.row_weights, problem.ridge)
+    else:
+        x = np.clip(np.zeros(data.columns), *problem.bounds)
+        low, high = problem.bounds
+        x = (
+            x
+            + linalg.bounded_step(
+                data.A, data.row_weights, problem.residuals(x), x=x, low=low, high=high
+            ).d
+        )
+    return x if problem.bounds is None else np.clip(x, *problem.bounds), start
+
+
+def _scaled(estimate: Callable[[Array, Array, Array], Array], data: Data) -> Array:
+    """Return the estimate of (A, b, freq), computed on columns of order one."""
+    unit = linalg.column_scale(data.A)
+    x = estimate(data.A * unit * data.inv_sd[:, None], data.b * data.inv_sd, data.freq)
+    return x * unit
+
+
+def _lad(A: Array, b: Array, freq: Array) -> Array:
+    return lad_estimate(A, b, freq)
+
+
+def _lts(A: Array, b: Array, freq: Array, rng: np.random.Generator) -> Array:
+    return starts.lts_estimate(A, b, freq=freq, rng=rng).x
+
+
+def _s_step(problem: Problem, s_loss: Loss, rng: np.random.Generator) -> SFit:
+    data = problem.data
+    unit = np.all(data.inv_sd == 1.0)
+    return s_estimate(
+        data.A if unit else data.A * data.inv_sd[:, None],
+        data.b if unit else data.b * data.inv_sd,
+        s_loss,
+        freq=None if np.all(data.freq == 1.0) else data.freq,
+        rng=rng,
+        breakdown=0.5,
+    )
+
+
+def _mm(
+    problem: Problem,
+    s_fit: SFit,
+    s_loss: Loss,
+    x: Array,
+    name: str,
+    scale: str,
+    fixed: bool,
+    bar: Bar,
+) -> Outcome:
+    """Return the M-estimate at the S-scale, or at the design-adaptive scale after it."""
+
+    def solve(inner: Problem, start: Array) -> State:
+        return iterate(inner, start, bar)
+
+    m_problem = replace(problem, rule=_problem.fixed_scale("s", s_fit.scale))
+    state = solve(m_problem, x)
+    guarded = name == "s" and problem.bounds is None and problem.ridge == 0.0
+    if not guarded or state.status is not Status.CONVERGED:
+        return Outcome(m_problem, state, name, "", s_fit, s_loss)
+    verdict = _guard.watch(m_problem, s_fit, s_loss, state, solve)
+    if scale == "d":
+        verdict = _guard.with_scale(m_problem, s_fit, s_loss, verdict, solve, _design_scale)
+    final = replace(
+        m_problem, loss=verdict.loss, rule=_problem.fixed_scale(scale, verdict.state.scale)
+    )
+    outcome = Outcome(final, verdict.state, name, "", s_fit, s_loss)
+    if verdict.kept is not None and fixed:
+        # The caller's constant is kept, and the fit that it leads to.
+        asked = replace(m_problem, rule=_problem.fixed_scale(scale, verdict.asked.scale))
+        left = replace(verdict.asked, status=Status.LEFT_BASIN)
+        return replace(outcome, problem=asked, state=left, note=_guard.describe(verdict, fixed))
+    if verdict.kept is not None:
+        lowered = replace(verdict.state, status=Status.EFFICIENCY_LOWERED)
+        return replace(outcome, state=lowered, note=_guard.describe(verdict, fixed))
+    rivals = _guard.rivals(final, s_fit)
+    if rivals:
+        divided = replace(verdict.state, status=Status.NO_MAJORITY)
+        return replace(outcome, state=divided, note=rivals)
+    return outcome
+
+
+def _design_scale(problem: Problem, state: State) -> float:
+    """Return the design-adaptive scale of the residuals at a solution."""
+    data = problem.data
+    h = linalg.leverage(data.A, data.row_weights) * np.square(data.inv_sd)
+    resid = problem.standardise(problem.residuals(state.x))
+    return scales.d_scale(resid, h, problem.loss, start=state.scale, freq=data.freq)

@@ -1,0 +1,191 @@
+"""From the end of the iteration to the result."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from robustfit import covariance, linalg
+from robustfit.exceptions import BasinWarning, ConvergenceWarning, RankWarning
+from robustfit.linear._iterate import exact_rows
+from robustfit.linear._problem import Array, Problem, State
+from robustfit.losses import Loss
+from robustfit.result import FitResult, Search, Status
+from robustfit.starts import SFit
+
+# The caller of `irls`, seen from `_warn`.
+_STACK_LEVEL = 5
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A finished fit, before it is put into the caller's units.
+
+    Attributes
+    ----------
+    problem : Problem
+        With the loss that was used in the end.
+    state : State
+        The last iterate.
+    start : str
+        Name of the start.
+    s_fit, s_loss : SFit or None, Loss or None
+        The S-estimate, where there was one.
+    note : str
+        What the basin guard has to say.
+    cov_type : str
+        Which covariance.
+    groups : ndarray or None
+        Cluster labels.
+    """
+
+    problem: Problem
+    state: State
+    start: str
+    cov_type: str
+    s_fit: SFit | None = None
+    s_loss: Loss | None = None
+    note: str = ""
+    groups: NDArray[np.intp] | None = None
+
+
+def assemble(outcome: Outcome) -> FitResult:
+    """Return the result in the caller's units; issue at most one warning of each class."""
+    problem, state = outcome.problem, outcome.state
+    data, loss, unit = problem.data, problem.loss, problem.data.unit
+    resid = problem.residuals(state.x)
+    weights, cost, scale = _weights(problem, state, resid)
+    status = _status(problem, state, weights)
+    leverage = linalg.leverage(data.A, data.row_weights) * np.square(data.inv_sd)
+    stage = None
+    if outcome.s_fit is not None and outcome.s_loss is not None:
+        stage = covariance.SStage(
+            resid=problem.residuals(outcome.s_fit.x),
+            loss=outcome.s_loss,
+            breakdown=0.5,
+            x=outcome.s_fit.x,
+            scale=outcome.s_fit.scale,
+        )
+    fitted = covariance.Fitted(
+        A=data.A,
+        resid=resid,
+        freq=data.freq,
+        inv_sd=data.inv_sd,
+        leverage=leverage,
+        adjusted=isinstance(problem.adjust, np.ndarray),
+        loss=loss,
+        scale=scale,
+        s_stage=stage,
+        groups=outcome.groups,
+    )
+    cov = _covariance(fitted, status, outcome.cov_type)
+    return FitResult(
+        x=data.expand(state.x),
+        scale=scale * unit,
+        weights=data.spread(weights),
+        resid=data.spread(resid * unit),
+        fittedvalues=data.spread((data.b - resid) * unit),
+        leverage=data.spread(leverage),
+        cov=data.expand_cov(cov),
+        cov_type=outcome.cov_type,
+        loss=loss,
+        status=status,
+        message=_message(outcome, status),
+        nit=state.nit,
+        cost=cost * unit * unit,
+        rank=data.A.shape[1],
+        nobs=data.nobs,
+        df_resid=fitted.df_resid,
+        start=outcome.start,
+        scale_rule=problem.rule.name,
+        search=_search(outcome),
+        names=data.names,
+        _fitted=_in_units(fitted, unit),
+        _response=data.b * unit,
+    )
+
+
+def _weights(problem: Problem, state: State, resid: Array) -> tuple[Array, float, float]:
+    """Return robustness weights, objective and scale at the solution."""
+    if state.status is Status.EXACT_FIT:
+        return exact_rows(problem.data, state.x, resid).astype(np.float64), 0.0, 0.0
+    if not state.scale > 0.0:
+        return np.zeros(len(resid)), math.nan, state.scale
+    u = problem.standardise(resid) / state.scale
+    return np.asarray(problem.loss.weight(u)), problem.cost(u, state.scale), state.scale
+
+
+def _status(problem: Problem, state: State, weights: Array) -> Status:
+    data = problem.data
+    w = data.freq * weights
+    if state.status is not Status.EXACT_FIT and np.sum(w) ** 2 < data.A.shape[1] * np.sum(w**2):
+        return Status.NO_WEIGHT
+    if state.status is Status.CONVERGED and data.basis is not None:
+        return Status.RANK_DEFICIENT
+    return state.status
+
+
+def _covariance(fitted: covariance.Fitted, status: Status, cov_type: str) -> Array:
+    p = fitted.A.shape[1]
+    if status is Status.NO_WEIGHT or fitted.df_resid <= 0.0:
+        return np.full((p, p), np.nan)
+    if status is Status.EXACT_FIT:
+        return np.zeros((p, p))
+    return covariance.covariance(fitted, cov_type)
+
+
+def _search(outcome: Outcome) -> Search | None:
+    fit, data = outcome.s_fit, outcome.problem.data
+    if fit is None:
+        return None
+    return Search(
+        x=data.expand(fit.x),
+        scale=fit.scale * data.unit,
+        reached=fit.reached,
+        candidates=fit.candidates,
+        alternatives=tuple((data.expand(x), s * data.unit) for x, s in fit.alternatives),
+    )
+
+
+def _in_units(fitted: covariance.Fitted, unit: float) -> covariance.Fitted:
+    stage = fitted.s_stage
+    if stage is not None:
+        stage = replace(stage, resid=stage.resid * unit, x=stage.x * unit, scale=stage.scale * unit)
+    return replace(fitted, resid=fitted.resid * unit, scale=fitted.scale * unit, s_stage=stage)
+
+
+def _message(outcome: Outcome, status: Status) -> str:
+    """Return what there is to say beyond the verdict, and warn of it."""
+    problem, state, data = outcome.problem, outcome.state, outcome.problem.data
+    rank, text = data.A.shape[1], []
+    if data.basis is not None:
+        text.append(
+            f"the design has rank {rank} with {data.columns} columns; "
+            "x is the minimum-norm solution"
+        )
+        _warn(text[-1], RankWarning)
+    if status is Status.MAXITER:
+        text.append(
+            f"no convergence in maxiter={problem.maxiter} iterations: the last step was "
+            f"{state.step:.3g} standard errors; raise maxiter, or use another start or loss"
+        )
+        _warn(text[-1], ConvergenceWarning)
+    elif status is Status.NO_WEIGHT:
+        text.append(
+            f"fewer than {rank} rows keep weight at scale={state.scale * data.unit:.6g}, so the "
+            "coefficients are not determined; use another start, a larger scale or a larger c"
+        )
+        _warn(text[-1], ConvergenceWarning)
+    if outcome.note:
+        text.append(outcome.note)
+        if status in (Status.LEFT_BASIN, Status.NO_MAJORITY):
+            _warn(outcome.note, BasinWarning)
+    return "; ".join(text)
+
+
+def _warn(text: str, category: type[Warning]) -> None:
+    warnings.warn(text, category, stacklevel=_STACK_LEVEL)

@@ -1,0 +1,213 @@
+"""The basin guard: is the M-estimate still in the basin that the S-estimate found.
+
+An MM-estimate starts from the S-estimate and raises the efficiency. A redescending M-step
+may slide out of that basin and end at another solution, near least squares, without any
+sign of it in the iteration. The guard looks for the jump.
+
+First a cheap question. If the M-step only smooths the S-estimate, twice the logarithm of
+the ratio of their M-scales, times n - p, divided by the variance of the difference of the
+two estimates in units of (A'A)^-1 scale^2, is about chi-square with p degrees of freedom.
+Only where it is larger than that, the solution is followed from the S-estimate through
+rising efficiencies, each step started at the last. Along a basin the steps are short: the
+difference of two M-estimates of similar efficiency has a small, known variance. A step that
+is too long by that measure and also worsens the M-scale is a jump to another solution.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+from robustfit import scale as scales
+from robustfit.linear._problem import Array, Problem, State, fixed_scale
+from robustfit.losses import Loss, get_loss
+from robustfit.result import Status
+from robustfit.starts import SFit
+
+Solve = Callable[[Problem, Array], State]
+
+#: Efficiencies through which the solution is followed from the S-estimate.
+LADDER = (0.5, 0.7, 0.85, 0.9, 0.95)
+# Calibrated by tests/bench/basin_guard.py; see the page "How the basin guard works".
+SUSPICION_LEVEL = 0.05
+JUMP_LEVEL = 1e-4
+JUMP_RATIO = 1.03
+# Two fits are rivals if their S-scales are this close and they share so few of their rows.
+RIVAL_RATIO = 1.1
+RIVAL_OVERLAP = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What the guard decided.
+
+    Attributes
+    ----------
+    state : State
+        The fit that stayed in the basin.
+    loss : Loss
+        Its loss.
+    asked : State
+        The fit with the loss that was asked for.
+    kept : float or None
+        The efficiency of `loss` if the fit that was asked for left the basin, else None.
+    ratio : float
+        M-scale of the fit that was asked for over the S-scale.
+    """
+
+    state: State
+    loss: Loss
+    asked: State
+    kept: float | None
+    ratio: float
+
+
+def watch(problem: Problem, s_fit: SFit, s_loss: Loss, state: State, solve: Solve) -> Verdict:
+    """Return the fit of the highest efficiency that stays in the basin of the S-estimate.
+
+    Parameters
+    ----------
+    problem : Problem
+        With the loss and the scale of the M-step.
+    s_fit, s_loss : SFit, Loss
+        The S-estimate and its loss.
+    state : State
+        The M-estimate that started at the S-estimate.
+    solve : callable
+        ``solve(problem, x)`` runs the M-step from x.
+    """
+    ratio = m_scale(problem, state.x, s_loss) / s_fit.scale
+    if not _suspicious(problem, s_loss, ratio):
+        return Verdict(state, problem.loss, state, None, ratio)
+    target = problem.loss.efficiency()
+    here, loss = replace(state, x=s_fit.x), s_loss
+    for efficiency in (*(e for e in LADDER if e < target - 1e-9), target):
+        last = efficiency == target
+        next_loss = problem.loss if last else get_loss(problem.loss, efficiency=efficiency)
+        step = solve(replace(problem, loss=next_loss), here.x)
+        lost = step.status is not Status.CONVERGED
+        if lost or _jumped(problem, s_loss, (here.x, loss), (step.x, next_loss)):
+            return Verdict(here, loss, state, loss.efficiency(), ratio)
+        here, loss = step, next_loss
+    return Verdict(here, loss, state, None, ratio)
+
+
+def with_scale(
+    problem: Problem,
+    s_fit: SFit,
+    s_loss: Loss,
+    verdict: Verdict,
+    solve: Solve,
+    rescale: Callable[[Problem, State], float],
+) -> Verdict:
+    """Return the fit with a new scale that follows from the first one, guarded likewise.
+
+    A larger scale admits more rows, so it can carry a fit out of its basin as a higher
+    efficiency can; then the next lower efficiency is tried.
+    """
+    while True:
+        inner = replace(problem, loss=verdict.loss)
+        rule = fixed_scale("d", rescale(inner, verdict.state))
+        after = solve(replace(inner, rule=rule), verdict.state.x)
+        before = (verdict.state.x, verdict.loss)
+        if not _jumped(inner, s_loss, before, (after.x, verdict.loss)):
+            asked = after if verdict.kept is None else verdict.asked
+            return replace(verdict, state=after, asked=asked)
+        asked = after if verdict.kept is None else verdict.asked
+        lower = [e for e in LADDER if e < verdict.loss.efficiency() - 1e-9]
+        if not lower:
+            return replace(verdict, asked=asked, kept=verdict.loss.efficiency())
+        loss = get_loss(problem.loss, efficiency=lower[-1])
+        state = solve(replace(problem, loss=loss), s_fit.x)
+        ratio = m_scale(problem, after.x, s_loss) / s_fit.scale
+        verdict = Verdict(state, loss, asked, lower[-1], ratio)
+
+
+def describe(verdict: Verdict, fixed: bool) -> str:
+    """Return what happened, in words and numbers."""
+    c, kept = verdict.loss.c, 100.0 * (verdict.kept or 0.0)
+    left = (
+        "the fit with the constant asked for left the solution that the S-estimate found "
+        f"(M-scale {verdict.ratio:.2f} times the S-scale)"
+    )
+    if fixed:
+        return (
+            f"{left}; it is kept because c or efficiency was given, {kept:.0f} % (c={c:.5g}) stays"
+        )
+    return f"{left}, so the efficiency was lowered to {kept:.0f} % (c={c:.5g})"
+
+
+def rivals(problem: Problem, s_fit: SFit) -> str:
+    """Return a warning if another fit explains as many rows about as well, else nothing."""
+    data = problem.data
+    core = _core(problem, s_fit.x, s_fit.scale)
+    for x, scale in s_fit.alternatives:
+        other = _core(problem, x, scale)
+        shared = float(data.freq @ (core & other))
+        smaller = min(float(data.freq @ core), float(data.freq @ other))
+        if scale < RIVAL_RATIO * s_fit.scale and shared < RIVAL_OVERLAP * smaller:
+            return (
+                f"another fit with S-scale {scale / s_fit.scale:.3f} times the best explains "
+                f"{100.0 * other.mean():.0f} % of the rows, {100.0 * shared / smaller:.0f} % of "
+                "them in common; see fit.search.alternatives"
+            )
+    return ""
+
+
+def _core(problem: Problem, x: Array, scale: float) -> NDArray[np.bool_]:
+    t = problem.residuals(x) * problem.data.inv_sd
+    return np.asarray(np.abs(t) < 2.5 * scale)
+
+
+def m_scale(problem: Problem, x: Array, s_loss: Loss) -> float:
+    """Return the M-scale of the residuals at x, as the S-estimate measures it."""
+    data = problem.data
+    t = problem.residuals(x) * data.inv_sd
+    return float(
+        scales.m_scale(t, loss=s_loss, breakdown=0.5, ddof=data.A.shape[1], weights=data.freq)
+    )
+
+
+def _suspicious(problem: Problem, s_loss: Loss, ratio: float) -> bool:
+    p = problem.data.A.shape[1]
+    statistic = 2.0 * (problem.data.nobs - p) * np.log(max(ratio, 1.0))
+    spread = difference_variance(s_loss, problem.loss)
+    return bool(statistic > spread * stats.chi2.isf(SUSPICION_LEVEL, p))
+
+
+def _jumped(
+    problem: Problem, s_loss: Loss, before: tuple[Array, Loss], after: tuple[Array, Loss]
+) -> bool:
+    """Tell whether the second fit is farther from the first than estimates of one basin are."""
+    data, scale = problem.data, problem.rule.estimate(np.zeros(1))
+    (x0, loss0), (x1, loss1) = before, after
+    # Rows that only one of the fits rejects would count for that fit alone.
+    w = data.freq.copy()
+    for x, loss in (before, after):
+        w *= loss.weight(problem.standardise(problem.residuals(x)) / scale)
+    moved = (data.A @ (x1 - x0)) * data.inv_sd / scale
+    distance = float(w @ moved**2)
+    p = data.A.shape[1]
+    limit = difference_variance(loss0, loss1) * stats.chi2.isf(JUMP_LEVEL, p)
+    if distance <= limit * data.nobs / max(data.nobs - p, 1.0):
+        return False
+    return m_scale(problem, x1, s_loss) > JUMP_RATIO * m_scale(problem, x0, s_loss)
+
+
+@functools.lru_cache(maxsize=256)
+def difference_variance(loss0: Loss, loss1: Loss) -> float:
+    """Return the variance of the difference of two M-estimates at the normal, at scale 1.
+
+    That is ``E (psi0 / E psi0' - psi1 / E psi1')**2``, in units of (A'A)^-1.
+    """
+
+    def slope(loss: Loss) -> float:
+        return loss.expectation(lambda u: u * loss.psi(u))
+
+    slope0, slope1 = slope(loss0), slope(loss1)
+    return loss0.expectation(lambda u: (loss0.psi(u) / slope0 - loss1.psi(u) / slope1) ** 2)

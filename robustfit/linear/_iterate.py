@@ -1,0 +1,167 @@
+"""The iteration: reweighted least squares, with Newton and Anderson steps near the end."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import OptimizeResult
+
+from robustfit import linalg
+from robustfit._inputs import Data
+from robustfit._progress import Bar
+from robustfit.linear._problem import Array, Problem, State
+from robustfit.losses import Linear
+from robustfit.result import Status
+
+# A step shorter than this many standard errors is near enough to the solution for Newton
+# and Anderson steps: farther out they could carry a redescender into another basin.
+_NEAR = 1e-2
+_ANDERSON_DEPTH = 5
+
+
+def iterate(problem: Problem, x: Array, bar: Bar) -> State:
+    """Reweight and solve from x until the distance to the solution is below `tol`."""
+    data, loss, rule = problem.data, problem.loss, problem.rule
+    resid = problem.residuals(x)
+    scale = rule.estimate(problem.standardise(resid))
+    if isinstance(loss, Linear) or np.all(resid == 0.0):
+        exact = exactly_fitted(data, x, resid)
+        return State(x, scale, 0, Status.EXACT_FIT if exact else Status.CONVERGED, 0.0)
+    memory, ratio, previous = _Anderson(data), 0.0, math.inf
+    state = State(x, scale, 0, Status.MAXITER, math.inf)
+    for nit in range(1, problem.maxiter + 1):
+        if scale <= 1e-8 * data.size and exactly_fitted(data, x, resid):
+            return replace(state, status=Status.EXACT_FIT, scale=0.0)
+        if not scale > 0.0:
+            return replace(state, status=Status.NO_WEIGHT)
+        u = problem.standardise(resid) / scale
+        w = data.row_weights * loss.weight(u)
+        plain = _plain_step(problem, x, resid, w)
+        if plain.rank < len(x):
+            return replace(state, status=Status.NO_WEIGHT)
+        step = plain.norm / scale
+        near = step < _NEAR
+        if nit > 1 and not near:
+            ratio = min(step / previous, 0.999)
+        previous = step
+        d = plain.d
+        if near and problem.bounds is None:
+            d = _newton(problem, x, resid, scale, d) if rule.fixed else memory.next(x, d, w)
+        x = x + d
+        resid = data.b - data.A @ x
+        if not rule.fixed:
+            scale = rule.estimate(problem.standardise(resid))
+        # A scale that collapses is on its way to an exact fit.
+        near = near and scale > 0.5 * state.scale
+        state = State(x, scale, nit, Status.MAXITER, step)
+        bar.update()
+        if problem.callback is not None and not _report(problem, state):
+            return replace(state, status=Status.CANCELLED)
+        if near and _converged(problem, state, ratio):
+            return replace(state, status=Status.CONVERGED)
+    return state
+
+
+def _plain_step(problem: Problem, x: Array, resid: Array, w: Array) -> linalg.Step:
+    """Return the step of iteratively reweighted least squares."""
+    A = problem.data.A
+    if problem.bounds is not None:
+        low, high = problem.bounds
+        return linalg.bounded_step(A, w, resid, x=x, low=low, high=high)
+    return linalg.weighted_step(A, w, resid, x=x, ridge=problem.ridge, solver=problem.solver)
+
+
+def _newton(problem: Problem, x: Array, resid: Array, scale: float, plain: Array) -> Array:
+    """Return the Newton step at a fixed scale where it lowers the objective, else `plain`."""
+    data, loss = problem.data, problem.loss
+    u = problem.standardise(resid) / scale
+    curvature = data.row_weights * loss.dpsi(u)
+    G, _ = linalg.gram(data.A, curvature, resid)
+    _, g = linalg.gram(data.A, data.row_weights * loss.weight(u), resid)
+    if problem.ridge > 0.0:
+        G[np.diag_indices_from(G)] += problem.ridge
+        g = g - problem.ridge * x
+    d = linalg.solve_gram(G, g)
+    if d is None:
+        return plain
+
+    def cost(step: Array) -> float:
+        moved = problem.standardise(data.b - data.A @ (x + step)) / scale
+        return problem.cost(moved, scale) + 0.5 * problem.ridge * float((x + step) @ (x + step))
+
+    # At the solution both costs agree to rounding, and the Newton step is the better one.
+    return d if cost(d) <= cost(plain) * (1.0 + 1e-14) else plain
+
+
+class _Anderson:
+    """Anderson acceleration of x -> x + step(x), forgetting what no longer helps."""
+
+    def __init__(self, data: Data) -> None:
+        self.unit = 1.0 / linalg.column_scale(data.A)
+        self.points: list[Array] = []
+        self.steps: list[Array] = []
+
+    def next(self, x: Array, step: Array, w: Array) -> Array:
+        """Return the step to take from x, given the plain one."""
+        if self.steps and self._length(step) > 2.0 * self._length(self.steps[-1]):
+            self.points.clear()
+            self.steps.clear()
+        self.points.append(x)
+        self.steps.append(step)
+        del self.points[: -_ANDERSON_DEPTH - 1], self.steps[: -_ANDERSON_DEPTH - 1]
+        if len(self.steps) == 1:
+            return step
+        steps = np.diff(np.array(self.steps), axis=0)
+        points = np.diff(np.array(self.points), axis=0)
+        mix = np.linalg.lstsq((steps * self.unit).T, step * self.unit, rcond=1e-10)[0]
+        return np.asarray(step - mix @ (points + steps))
+
+    def _length(self, step: Array) -> float:
+        return float(np.linalg.norm(step * self.unit))
+
+
+def _converged(problem: Problem, state: State, ratio: float) -> bool:
+    """Tell whether the last step was short enough, or as short as rounding allows.
+
+    A plain iteration whose steps shrink by `ratio` is ``ratio / (1 - ratio)`` steps away
+    from its limit. Where rounding of the residuals is not small against the scale, the
+    scale is on its way to zero, an exact fit, and the iteration must go on.
+    """
+    if state.step <= problem.tol * (1.0 - ratio):
+        return True
+    data, x = problem.data, state.x
+    size = float(np.max(data.inv_sd * (np.abs(data.A) @ np.abs(x) + np.abs(data.b))))
+    rounding = 4.0 * linalg.EPS * size * math.sqrt(len(x))
+    return state.step * state.scale <= rounding <= _NEAR * state.scale
+
+
+def exactly_fitted(data: Data, x: Array, resid: Array) -> bool:
+    """Tell whether more than half of the observations are fitted to rounding."""
+    return 2.0 * float(np.sum(data.freq[exact_rows(data, x, resid)])) > data.nobs
+
+
+def exact_rows(data: Data, x: Array, resid: Array) -> NDArray[np.bool_]:
+    size = np.abs(data.A) @ np.abs(x) + np.abs(data.b)
+    # A row that happens to be zero is rounded like its neighbours.
+    size = np.maximum(size, np.median(size))
+    return np.asarray(np.abs(resid) <= 16.0 * len(x) * linalg.EPS * size)
+
+
+def _report(problem: Problem, state: State) -> bool:
+    """Call the callback; False if it asks to stop."""
+    assert problem.callback is not None
+    unit = problem.data.unit
+    intermediate = OptimizeResult(
+        x=problem.data.expand(state.x),
+        scale=state.scale * unit,
+        nit=state.nit,
+        step=state.step,
+    )
+    try:
+        problem.callback(intermediate)
+    except StopIteration:
+        return False
+    return True

@@ -1,0 +1,182 @@
+"""What stays the same during the iterations, and how options become it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.optimize import OptimizeResult
+
+from robustfit import covariance, linalg
+from robustfit import scale as scales
+from robustfit._inputs import Data
+from robustfit.losses import Linear, Loss
+from robustfit.result import Status
+
+Array = NDArray[np.float64]
+Callback = Callable[[OptimizeResult], object]
+
+STARTS = ("auto", "ols", "lad", "s", "lts")
+SCALES = ("auto", "mad", "mad-fixed", "huber", "matlab", "std", "s", "d")
+
+
+@dataclass(frozen=True, slots=True)
+class ScaleRule:
+    """How the scale follows from the standardised residuals."""
+
+    name: str
+    estimate: Callable[[Array], float]
+    fixed: bool = False
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Data and options of a fit.
+
+    Attributes
+    ----------
+    data : Data
+        Design, response and weights.
+    loss : Loss
+        The loss of the M-step.
+    rule : ScaleRule
+        The scale.
+    adjust : ndarray or float
+        1 / sqrt(1 - leverage) where leverage is asked for, else 1.
+    ridge, bounds, solver, tol, maxiter, callback
+        As in `irls`, in inner units.
+    """
+
+    data: Data
+    loss: Loss
+    rule: ScaleRule
+    adjust: Array | float
+    ridge: float
+    bounds: tuple[Array, Array] | None
+    solver: str
+    tol: float
+    maxiter: int
+    callback: Callback | None
+
+    def residuals(self, x: Array) -> Array:
+        """Return b - A x."""
+        return self.data.b - self.data.A @ x
+
+    def standardise(self, resid: Array) -> Array:
+        """Return the residuals that the scale and the loss see."""
+        return resid * (self.data.inv_sd * self.adjust)
+
+    def cost(self, u: Array, scale: float) -> float:
+        """Return the objective at standardised residuals u."""
+        rho = np.sum(self.data.freq / np.square(self.adjust) * self.loss.rho(u))
+        return float(rho) * scale * scale
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """Where the iteration stands; `step` is the last one, in standard errors."""
+
+    x: Array
+    scale: float
+    nit: int
+    status: Status
+    step: float = 0.0
+
+
+def known(value: Any, name: str, allowed: tuple[str, ...]) -> str:
+    """Return `value` if it is one of the allowed words."""
+    if not isinstance(value, str) or value not in allowed:
+        raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {name}={value!r}")
+    return value
+
+
+def nonnegative(value: float, name: str) -> float:
+    """Return `value` if it is a finite number of at least 0."""
+    value = float(value)
+    if not 0.0 <= value < math.inf:
+        raise ValueError(f"{name} must be a finite number of at least 0, got {name}={value!r}")
+    return value
+
+
+def whole(value: int, name: str) -> int:
+    """Return `value` if it is a whole number of at least 0."""
+    if int(value) != value or value < 0:
+        raise ValueError(f"{name} must be a whole number of at least 0, got {name}={value!r}")
+    return int(value)
+
+
+def inner_bounds(
+    bounds: tuple[ArrayLike, ArrayLike] | None, data: Data, ridge: float
+) -> tuple[Array, Array] | None:
+    """Return lower and upper limits in inner units."""
+    if bounds is None:
+        return None
+    if ridge > 0.0:
+        raise ValueError("bounds and ridge cannot be combined; give one of them")
+    if len(bounds) != 2:
+        raise ValueError(f"bounds must be a pair (lower, upper), got bounds={bounds!r}")
+    p = data.columns
+    low, high = (np.array(np.broadcast_to(np.asarray(end, float), (p,))) for end in bounds)
+    if not np.all(low < high):
+        raise ValueError(f"bounds must have lower < upper everywhere, got bounds={bounds!r}")
+    return data.reduce(low), data.reduce(high)
+
+
+def adjustment(data: Data) -> Array:
+    """Return 1 / sqrt(1 - h), at most 100, as MATLAB and GSL bound it."""
+    h = linalg.leverage(data.A, data.row_weights) * np.square(data.inv_sd)
+    return np.asarray(1.0 / np.sqrt(np.maximum(1.0 - h, 1e-4)))
+
+
+def fixed_scale(name: str, value: float) -> ScaleRule:
+    """Return the rule that keeps a value."""
+    return ScaleRule(name, lambda t: value, fixed=True)
+
+
+def scale_rule(scale: Any, loss: Loss, data: Data) -> ScaleRule:
+    """Return the rule for a scale that needs no high-breakdown start."""
+    if callable(scale):
+        return ScaleRule("callable", lambda t: float(scale(t)))
+    if not isinstance(scale, str):
+        value = float(scale)
+        if not 0.0 < value < math.inf:
+            raise ValueError(f"scale must be positive and finite, got scale={scale!r}")
+        return fixed_scale("given", value / data.unit)
+    name = known(scale, "scale", SCALES)
+    if name == "auto":
+        name = "std" if isinstance(loss, Linear) else "mad"
+    return _NAMED[name](name, data)
+
+
+def _mad(name: str, data: Data) -> ScaleRule:
+    freq = _counts(data)
+    return ScaleRule(name, lambda t: float(scales.mad(t, center=0.0, weights=freq)), name != "mad")
+
+
+def _huber(name: str, data: Data) -> ScaleRule:
+    freq, p = _counts(data), data.A.shape[1]
+    return ScaleRule(name, lambda t: float(scales.huber_proposal2(t, ddof=p, weights=freq)))
+
+
+def _std(name: str, data: Data) -> ScaleRule:
+    df = data.nobs - data.A.shape[1]
+    return ScaleRule(name, lambda t: float(np.sqrt(data.freq @ t**2 / df)) if df > 0.0 else 0.0)
+
+
+def _matlab(name: str, data: Data) -> ScaleRule:
+    if np.any(data.freq != np.round(data.freq)):
+        raise ValueError("scale='matlab' needs whole freq_weights: it counts residuals")
+    p, floor = data.A.shape[1], 1e-6 * float(np.std(data.b)) or 1.0
+    return ScaleRule(name, lambda t: max(covariance.matlab_scale(t, data.freq, p), floor))
+
+
+_NAMED = {"mad": _mad, "mad-fixed": _mad, "huber": _huber, "std": _std, "matlab": _matlab}
+
+
+def _counts(data: Data) -> Array | None:
+    """Return the frequency weights, None where all are one: that is quicker."""
+    return None if np.all(data.freq == 1.0) else data.freq

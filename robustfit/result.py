@@ -1,0 +1,476 @@
+"""What a fit found and how sure one can be: values, inference, printing."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import functools
+import html
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import stats
+
+from robustfit import covariance
+from robustfit.losses import Loss
+
+if TYPE_CHECKING:
+    from robustfit.covariance import Fitted
+
+Array = NDArray[np.float64]
+
+# Below this weight a row is counted as rejected in the summary.
+LOW_WEIGHT = 0.1
+
+
+class Status(enum.Enum):
+    """How a fit ended; `success` follows from it.
+
+    Each member's value is (whether the fit can be used, a short verdict).
+    """
+
+    CONVERGED = (True, "converged")
+    EXACT_FIT = (True, "exact fit: more than half of the rows are fitted exactly")
+    EFFICIENCY_LOWERED = (True, "converged at a lower efficiency than 95 %")
+    RANK_DEFICIENT = (True, "converged to the minimum-norm solution of a rank-deficient design")
+    LEFT_BASIN = (False, "left the solution that the high-breakdown start had found")
+    NO_MAJORITY = (False, "several well-separated fits explain the data about equally")
+    NO_WEIGHT = (False, "the rows that keep weight do not determine the coefficients")
+    MAXITER = (False, "stopped at maxiter before convergence")
+    CANCELLED = (False, "cancelled by the callback")
+
+    @property
+    def success(self) -> bool:
+        """Whether the result can be used as an estimate."""
+        return bool(self.value[0])
+
+    @property
+    def verdict(self) -> str:
+        """A short sentence without capital and full stop."""
+        return str(self.value[1])
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Search:
+    """What the search for the S-estimate found.
+
+    Attributes
+    ----------
+    x : ndarray of shape (p,)
+        S-estimate of the coefficients.
+    scale : float
+        The smallest M-scale found, in response units.
+    reached : int
+        How many of the refined candidates ended there.
+    candidates : int
+        How many candidates were refined.
+    alternatives : tuple of (ndarray, float)
+        Coefficients and M-scale of the other local minima, best first.
+    """
+
+    x: Array
+    scale: float
+    reached: int
+    candidates: int
+    alternatives: tuple[tuple[Array, float], ...]
+
+
+@dataclasses.dataclass(frozen=True, repr=False, kw_only=True, eq=False)
+class FitResult:
+    """Result of a robust linear fit; every array in it is read-only.
+
+    Attributes
+    ----------
+    x : ndarray of shape (p,)
+        Coefficients.
+    scale : float
+        Scale of the residuals, in response units (divided by sqrt(var_weights) per row).
+    weights : ndarray of shape (n,)
+        Robustness weights in [0, 1]; NaN for rows that ``nan_policy="omit"`` left out.
+    resid : ndarray of shape (n,)
+        b - A x, in response units.
+    fittedvalues : ndarray of shape (n,)
+        A x.
+    leverage : ndarray of shape (n,)
+        Diagonal of the hat matrix of the design.
+    cov : ndarray of shape (p, p)
+        Covariance matrix of x; NaN where it is not defined.
+    cov_type : str
+        Which covariance it is.
+    loss : Loss
+        The loss with its tuning constant.
+    status : Status
+        How the fit ended.
+    message : str
+        The verdict with numbers, and what to try next where there is something to try.
+    nit : int
+        Number of iterations.
+    cost : float
+        ``scale**2 * sum(rho(u))``: half the sum of squares for least squares.
+    rank : int
+        Rank of the design.
+    nobs, df_resid : float
+        Number of observations (the sum of freq_weights), and that less the rank.
+    start, scale_rule : str
+        The start and the scale that were used.
+    search : Search or None
+        The S-estimate and its rivals, where there was an S-step.
+    names : tuple of str
+        Labels of the coefficients.
+    """
+
+    x: Array
+    scale: float
+    weights: Array
+    resid: Array
+    fittedvalues: Array
+    leverage: Array
+    cov: Array
+    cov_type: str
+    loss: Loss
+    status: Status
+    message: str
+    nit: int
+    cost: float
+    rank: int
+    nobs: float
+    df_resid: float
+    start: str
+    scale_rule: str
+    search: Search | None
+    names: tuple[str, ...]
+    _fitted: Fitted
+    _response: Array
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, np.ndarray) and field.name != "_response":
+                value.setflags(write=False)
+
+    # -- inference ------------------------------------------------------------------------
+
+    @property
+    def success(self) -> bool:
+        """Whether the result can be used as an estimate."""
+        return self.status.success
+
+    @functools.cached_property
+    def bse(self) -> Array:
+        """Standard errors of x."""
+        with np.errstate(invalid="ignore"):
+            return _frozen(np.sqrt(np.diagonal(self.cov)))
+
+    @functools.cached_property
+    def tvalues(self) -> Array:
+        """Coefficients divided by their standard errors."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return _frozen(self.x / self.bse)
+
+    @functools.cached_property
+    def pvalues(self) -> Array:
+        """Two-sided p-values of x = 0 by Student's t with n - rank degrees of freedom."""
+        return _frozen(2.0 * stats.t.sf(np.abs(self.tvalues), self.df_resid))
+
+    def conf_int(self, level: float = 0.95) -> Array:
+        """Return confidence intervals of the coefficients, shape (p, 2).
+
+        Parameters
+        ----------
+        level : float, default: 0.95
+            Coverage, in (0, 1).
+        """
+        half = self._quantile(level) * self.bse
+        return np.column_stack([self.x - half, self.x + half])
+
+    def _quantile(self, level: float) -> float:
+        if not 0.0 < level < 1.0:
+            raise ValueError(f"level must be in (0, 1), got level={level!r}")
+        return float(stats.t.ppf(0.5 + 0.5 * level, self.df_resid))
+
+    def predict(
+        self,
+        A: ArrayLike,
+        *,
+        interval: Literal["confidence", "prediction"] | None = None,
+        level: float = 0.95,
+        var_weights: ArrayLike | None = None,
+    ) -> Array:
+        """Return A x for new rows, with an interval if asked.
+
+        Parameters
+        ----------
+        A : array_like of shape (k, p)
+            New rows of the design.
+        interval : {None, "confidence", "prediction"}, default: None
+            Interval for the mean response, or for a new good (uncontaminated) response.
+        level : float, default: 0.95
+            Coverage of the interval.
+        var_weights : array_like of shape (k,), optional
+            Inverse variances of the new responses, relative to those of the fit.
+
+        Returns
+        -------
+        ndarray of shape (k,) or (k, 3)
+            The prediction; with an interval: prediction, lower and upper limit.
+        """
+        A = np.atleast_2d(np.asarray(A, dtype=np.float64))
+        if A.ndim != 2 or A.shape[1] != len(self.x):
+            raise ValueError(f"A must have shape (k, {len(self.x)}), got shape {A.shape}")
+        mean = A @ self.x
+        if interval is None:
+            return mean
+        if interval not in ("confidence", "prediction"):
+            raise ValueError(
+                f"interval must be None, 'confidence' or 'prediction', got {interval!r}"
+            )
+        # Divided by the scale: its square may leave the range of doubles.
+        unit = self.scale if self.scale > 0.0 else 1.0
+        variance = np.einsum("ij,jk,ik->i", A, self.cov / unit / unit, A)
+        if interval == "prediction":
+            share = 1.0 if var_weights is None else np.asarray(var_weights, dtype=np.float64)
+            variance = variance + (self.scale / unit) ** 2 / share
+        half = self._quantile(level) * unit * np.sqrt(np.maximum(variance, 0.0))
+        return np.column_stack([mean, mean - half, mean + half])
+
+    def wald_test(self, R: ArrayLike, q: ArrayLike = 0.0) -> dict[str, float]:
+        """Test R x = q by Wald's statistic.
+
+        Parameters
+        ----------
+        R : array_like of shape (k, p) or (p,)
+            Restrictions, linearly independent.
+        q : array_like of shape (k,) or float, default: 0
+            Right-hand side.
+
+        Returns
+        -------
+        dict
+            ``statistic`` (W / k), ``pvalue`` by F(k, n - rank), ``chi2`` (W),
+            ``pvalue_chi2`` by chi-square(k), ``df_num`` and ``df_denom``.
+        """
+        R = np.atleast_2d(np.asarray(R, dtype=np.float64))
+        if R.shape[1] != len(self.x):
+            raise ValueError(f"R must have {len(self.x)} columns, got shape {R.shape}")
+        k = R.shape[0]
+        gap = R @ self.x - np.broadcast_to(np.asarray(q, dtype=np.float64), (k,))
+        middle = R @ self.cov @ R.T
+        if np.linalg.matrix_rank(middle) < k:
+            raise ValueError(f"the {k} rows of R are not linearly independent restrictions")
+        chi2 = float(gap @ np.linalg.solve(middle, gap))
+        return {
+            "statistic": chi2 / k,
+            "pvalue": float(stats.f.sf(chi2 / k, k, self.df_resid)),
+            "chi2": chi2,
+            "pvalue_chi2": float(stats.chi2.sf(chi2, k)),
+            "df_num": float(k),
+            "df_denom": self.df_resid,
+        }
+
+    @functools.cached_property
+    def rsquared(self) -> float:
+        """Robust R^2 of Renaud and Victoria-Feser (2010), doi:10.1016/j.jspi.2010.01.008.
+
+        1 - a S_r / (S_f + a S_r) with weighted sums of squares of the residuals and of the
+        centred fitted values, and a = E weight / E psi' at the normal. About zero instead
+        of the mean if the design has no intercept.
+        """
+        return self._explained()[0]
+
+    @functools.cached_property
+    def rsquared_adj(self) -> float:
+        """Robust R^2 corrected for the degrees of freedom."""
+        r2, intercept = self._explained()
+        if not self.df_resid > 0.0:
+            return float("nan")
+        return 1.0 - (1.0 - r2) * (self.nobs - intercept) / self.df_resid
+
+    def _explained(self) -> tuple[float, int]:
+        f = self._fitted
+        weights = self.weights[np.isfinite(self.weights)]
+        w = weights * f.row_weights
+        intercept = int(_has_intercept(f.A))
+        unit = max(float(np.max(np.abs(self._response), initial=0.0)), 1e-300)
+        y, r = self._response / unit, f.resid / unit
+        center = float(w @ y) / float(np.sum(w)) if intercept and np.sum(w) > 0.0 else 0.0
+        total, rest = float(w @ (y - center) ** 2), float(w @ r**2)
+        factor = self.loss.expectation(self.loss.weight) / self.loss.expectation(self.loss.dpsi)
+        if not total > 0.0:
+            return float("nan"), intercept
+        return (total - rest) / (total + rest * (factor - 1.0)), intercept
+
+    # -- what the weights say ---------------------------------------------------------------
+
+    def outliers(self, threshold: float | None = None) -> NDArray[np.intp]:
+        """Return the row numbers of the outliers, the lowest weight first.
+
+        Parameters
+        ----------
+        threshold : float, optional
+            Rows with a weight at most this. Default: 0.1 / n, as in robustbase, or 0.1 for a
+            loss whose weight does not reach zero.
+        """
+        if threshold is None:
+            threshold = LOW_WEIGHT / self.nobs if self.loss.redescending else LOW_WEIGHT
+        if not 0.0 <= threshold <= 1.0:
+            raise ValueError(f"threshold must be in [0, 1], got threshold={threshold!r}")
+        rows = np.flatnonzero(self.weights <= threshold)
+        return rows[np.argsort(self.weights[rows], kind="stable")]
+
+    # -- other shapes -----------------------------------------------------------------------
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the result as plain Python values, ready for JSON (NaN as None)."""
+        return {
+            "success": self.success,
+            "status": self.status.name,
+            "message": self.message,
+            "names": list(self.names),
+            "x": _plain(self.x),
+            "bse": _plain(self.bse),
+            "tvalues": _plain(self.tvalues),
+            "pvalues": _plain(self.pvalues),
+            "conf_int": _plain(self.conf_int()),
+            "cov": _plain(self.cov),
+            "cov_type": self.cov_type,
+            "scale": _plain(self.scale),
+            "cost": _plain(self.cost),
+            "rsquared": _plain(self.rsquared),
+            "rsquared_adj": _plain(self.rsquared_adj),
+            "nit": self.nit,
+            "nobs": _plain(self.nobs),
+            "df_resid": _plain(self.df_resid),
+            "rank": self.rank,
+            "loss": repr(self.loss),
+            "start": self.start,
+            "scale_rule": self.scale_rule,
+            "weights": _plain(self.weights),
+            "resid": _plain(self.resid),
+        }
+
+    def to_matlab(self) -> dict[str, Any]:
+        """Return the ``stats`` structure of MATLAB's robustfit.
+
+        ``ols_s, robust_s, mad_s, s`` (sigmas), ``resid``, ``rstud``, ``se``, ``covb``,
+        ``coeffcorr``, ``t``, ``p``, ``w``, ``h``, ``dfe`` and ``R``. The standard errors are
+        those of MATLAB whatever `cov_type` is.
+        """
+        f = self._fitted
+        sigmas = covariance.matlab_sigmas(f, leveraged=True)
+        covb = covariance.covariance(f, "matlab")
+        se = np.sqrt(np.diagonal(covb))
+        z = self.x if len(self.x) == len(se) else np.full(len(se), np.nan)
+        t = z / se
+        return {
+            **sigmas,
+            "resid": np.array(self.resid),
+            "rstud": f.resid * f.inv_sd / f.shrink / sigmas["s"],
+            "se": se,
+            "covb": covb,
+            "coeffcorr": covb / np.outer(se, se),
+            "t": t,
+            "p": 2.0 * stats.t.sf(np.abs(t), self.df_resid),
+            "w": np.array(self.weights),
+            "h": np.array(self.leverage),
+            "dfe": self.df_resid,
+            "R": np.linalg.qr(f.A, mode="r"),
+        }
+
+    # -- printing ---------------------------------------------------------------------------
+
+    def __repr__(self) -> str:
+        return (
+            f"<FitResult {self.status.name}: {self.loss.name or type(self.loss).__name__}, "
+            f"n={self.nobs:g}, p={len(self.x)}, scale={self.scale:.6g}>"
+        )
+
+    def summary(self, level: float = 0.95) -> str:
+        """Return the fit as a table, the verdict first.
+
+        Parameters
+        ----------
+        level : float, default: 0.95
+            Coverage of the confidence intervals.
+        """
+        head, columns, rows = self._table(level)
+        width = max(10, *(len(name) for name in self.names)) if self.names else 10
+        lines = [*head, "", f"{'':<{width}}" + "".join(f"{c:>12}" for c in columns)]
+        lines += [f"{name:<{width}}" + "".join(f"{v:>12}" for v in row) for name, row in rows]
+        return "\n".join(lines)
+
+    __str__ = summary
+
+    def _repr_html_(self) -> str:
+        head, columns, rows = self._table(0.95)
+        cells = "".join(f"<th>{c}</th>" for c in ("", *columns))
+        body = "".join(
+            f"<tr><th>{html.escape(name)}</th>" + "".join(f"<td>{v}</td>" for v in row) + "</tr>"
+            for name, row in rows
+        )
+        text = "<br>".join(html.escape(line) for line in head)
+        return f"<p>{text}</p><table><thead><tr>{cells}</tr></thead><tbody>{body}</tbody></table>"
+
+    def _table(
+        self, level: float
+    ) -> tuple[list[str], tuple[str, ...], list[tuple[str, tuple[str, ...]]]]:
+        low = int(np.sum(self.weights < LOW_WEIGHT))
+        verdict = self.status.verdict
+        head = [
+            f"Robust linear fit: {verdict}",
+            *([] if self.message == "" else [self.message]),
+            f"loss {self.loss!r}, start {self.start}, scale {self.scale_rule}, "
+            f"{self.nit} iterations",
+            f"n = {self.nobs:g}, rank = {self.rank}, scale = {self.scale:.6g}, "
+            f"robust R2 = {self.rsquared:.4f}, weight < {LOW_WEIGHT:g} on {low} rows",
+            *self._search_lines(),
+            f"standard errors {self.cov_type}, Student's t with {self.df_resid:g} "
+            "degrees of freedom",
+        ]
+        tail = f"{100.0 * level:g} %"
+        columns = ("estimate", "std error", "t", "P(>|t|)", f"[{tail}", f"{tail}]")
+        limits = self.conf_int(level)
+        rows: list[tuple[str, tuple[str, ...]]] = [
+            (
+                name,
+                (
+                    f"{self.x[i]:.5g}",
+                    f"{self.bse[i]:.4g}",
+                    f"{self.tvalues[i]:.3f}",
+                    f"{self.pvalues[i]:.3g}",
+                    f"{limits[i, 0]:.5g}",
+                    f"{limits[i, 1]:.5g}",
+                ),
+            )
+            for i, name in enumerate(self.names)
+        ]
+        return head, columns, rows
+
+    def _search_lines(self) -> list[str]:
+        found = self.search
+        if found is None:
+            return []
+        line = f"S-scale {found.scale:.6g}, reached by {found.reached} of {found.candidates} starts"
+        if found.alternatives:
+            line += f", next local minimum {found.alternatives[0][1]:.6g}"
+        return [line]
+
+
+def _has_intercept(A: Array) -> bool:
+    """Tell whether a constant is in the column space of A."""
+    ones = np.ones(len(A))
+    fitted = A @ np.linalg.lstsq(A, ones, rcond=None)[0]
+    return bool(np.max(np.abs(ones - fitted), initial=0.0) < 1e-8)
+
+
+def _frozen(values: Array) -> Array:
+    values = np.asarray(values)
+    values.setflags(write=False)
+    return values
+
+
+def _plain(value: Any) -> Any:
+    """Return floats and arrays as Python numbers and lists, None for what is not finite."""
+    if isinstance(value, np.ndarray):
+        return [_plain(v) for v in value]
+    return float(value) if np.isfinite(value) else None

@@ -1,0 +1,6 @@
+"""Where a non-convex fit starts."""
+
+from robustfit.starts._lad import lad_estimate
+from robustfit.starts._s import SFit, s_estimate
+
+__all__ = ["SFit", "lad_estimate", "s_estimate"]

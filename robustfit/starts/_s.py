@@ -1,0 +1,603 @@
+"""S-estimates of regression by the fast-S search."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numba
+import numpy as np
+from numba import prange
+from numba.extending import register_jitable
+from numpy.typing import NDArray
+
+from robustfit import _scalar, linalg
+from robustfit.losses import Loss
+from robustfit.losses._compiled import can_cache, source_stamp
+from robustfit.starts import _subsets
+from robustfit.starts._subsets import NO_DRAWS, Draws, Rows
+
+Array = NDArray[np.float64]
+
+# Above this many rows, subsets are searched in groups of rows instead of in all of them.
+_LARGE = 2000
+_GROUPS = 5
+_GROUP_ROWS = 400
+# Rows on which the candidates of the groups are compared, at least, and per coefficient.
+_POOL_ROWS = 4000
+_POOL_ROWS_PER_COLUMN = 100
+# Above this many elements a candidate is refined by all threads together.
+_LARGE_ELEMENTS = 300_000
+# Of a large problem, so many distinct candidates are refined on all rows.
+_FINALISTS = 3
+
+# Median of |U| for a standard normal U.
+_QUARTILE = 0.6744897501960817
+# Two candidates are the same solution if their scales agree to this, relatively.
+_SAME_SCALE = 1e-6
+# From a step of this many standard errors on, Newton's method is tried.
+_NEAR = 0.3
+# How exactly the scale of a candidate of the search is known.
+_SEARCH_SCALE = 1e-4
+
+
+@dataclass(frozen=True)
+class SFit:
+    """An S-estimate.
+
+    Attributes
+    ----------
+    x : ndarray of shape (p,)
+        Coefficients.
+    scale : float
+        M-scale of the residuals, in response units; 0 on an exact fit.
+    reached : int
+        How many of the candidates ended within 1e-6, relatively, of the best scale.
+    candidates : int
+        How many were refined to convergence.
+    alternatives : tuple of (ndarray, float)
+        Coefficients and scale of the other local minima found, each more than about one
+        standard error from `x` and from one another, best first.
+    converged : bool
+        Whether the refinement of `x` met the tolerance.
+    """
+
+    x: Array
+    scale: float
+    reached: int
+    candidates: int
+    alternatives: tuple[tuple[Array, float], ...]
+    converged: bool
+
+
+def s_estimate(
+    A: Array,
+    b: Array,
+    loss: Loss,
+    *,
+    freq: Array | None = None,
+    rng: np.random.Generator,
+    breakdown: float | None = None,
+    exhaustive_limit: int = 5000,
+    nsubsets: int = 1000,
+    k_steps: int = 2,
+    nbest: int = 20,
+    tol: float = 1e-10,
+    maxiter: int = 500,
+) -> SFit:
+    """Return the S-estimate: the x whose residuals have the smallest M-scale.
+
+    Parameters
+    ----------
+    A : ndarray of shape (n, p)
+        Design of full column rank.
+    b : ndarray of shape (n,)
+        Response.
+    loss : Loss
+        A bounded loss; its constant decides about the breakdown point.
+    freq : ndarray of shape (n,), optional
+        How often each row counts. A row of 2 is two equal rows.
+    rng : Generator
+        Draws the subsets.
+    breakdown : float, optional
+        Level of the scale equation. Default: ``loss.breakdown()``, at which the scale is
+        consistent at the normal.
+    exhaustive_limit : int, default: 5000
+        If there are at most so many subsets of p rows, all are tried.
+    nsubsets : int, default: 1000
+        Otherwise, how many are drawn.
+    k_steps : int, default: 2
+        Reweighting steps that each subset's fit is improved by.
+    nbest : int, default: 20
+        How many of these are refined to convergence.
+    tol : float, default: 1e-10
+        Size of the last step in standard errors.
+    maxiter : int, default: 500
+        Limit of the steps of each refinement.
+
+    Returns
+    -------
+    SFit
+        The best fit found, and how the search went.
+
+    Raises
+    ------
+    ValueError
+        If the loss is unbounded or the problem has fewer rows than columns.
+
+    Notes
+    -----
+    The scale solves ``sum(freq * rho(r / s)) = breakdown (n - p) sup rho`` with n the sum of
+    `freq`. It is 0 where at most ``breakdown (n - p)`` residuals differ from zero by more than
+    rounding; x then fits the other rows exactly.
+
+    The search is fast-S (Salibian-Barrera and Yohai 2006) with nonsingular subsampling
+    (Koller and Stahel 2017), so that designs with factors work. With more than 2000 rows,
+    subsets are drawn within five random groups of rows, the candidates compared on a few
+    thousand rows and the best refined on all. Each refinement step is a reweighting step,
+    which never increases the scale, or near the solution a Newton step if it decreases it.
+
+    References
+    ----------
+    Rousseeuw, P. J. and Yohai, V. (1984), Robust regression by means of S-estimators,
+    *Lecture Notes in Statistics* 26, 256-272, doi:10.1007/978-1-4615-7821-5_15.
+    Salibian-Barrera, M. and Yohai, V. J. (2006), A fast algorithm for S-regression estimates,
+    *J. Comput. Graph. Statist.* 15, 414-427, doi:10.1198/106186006X113629.
+    Koller, M. and Stahel, W. A. (2017), Nonsingular subsampling for regression S estimators
+    with categorical predictors, *Comput. Statist.* 32, 631-646,
+    doi:10.1007/s00180-016-0679-x.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from robustfit.datasets import load
+    >>> from robustfit.losses import get_loss
+    >>> from robustfit.starts import s_estimate
+    >>> stars = load("starsCYG")
+    >>> fit = s_estimate(
+    ...     stars.A, stars.b, get_loss("tukey", breakdown=0.5), rng=np.random.default_rng(0)
+    ... )
+    >>> print(f"slope {fit.x[1]:.4f}, scale {fit.scale:.6f}")
+    slope 3.2904, scale 0.471487
+    """
+    if not loss.bounded:
+        raise ValueError(f"loss must be bounded for an S-estimate, got {loss!r}")
+    A, b, f = _subsets.counted(A, b, freq)
+    level = loss.breakdown() if breakdown is None else float(breakdown)
+    if not 0.0 < level < 1.0:
+        raise ValueError(f"breakdown must be in (0, 1), got breakdown={breakdown!r}")
+    unit = _subsets.typical(b)
+    large = len(A) > _LARGE
+    pool = np.arange(len(A))
+    if large:
+        p = A.shape[1]
+        pool = _subsets.sample_rows(A, max(_POOL_ROWS, _POOL_ROWS_PER_COLUMN * p), rng)
+    M = _subsets.preconditioner(A[pool])
+    search = _Search(Rows.of(A[pool], b[pool], f[pool], M, unit), loss, level, tol, maxiter)
+    if large:
+        starts = search.grouped(nsubsets, k_steps, nbest, rng)
+    else:
+        draws = _subsets.draw(search.rows, nsubsets, exhaustive_limit, rng)
+        starts = search.best(search.of_draws(draws, k_steps), nbest)
+    found = search.converge(starts)
+    reached = int(np.sum(found.s <= found.s[0] * (1.0 + _SAME_SCALE)))
+    candidates = len(found.s)
+    found = search.distinct(found, 1.0)
+    problem = _Problem(A, b / unit, f, M, loss, level * (np.sum(f) - A.shape[1]))
+    if large:
+        found = problem.refine(found.take(np.arange(min(_FINALISTS, len(found.s)))), tol, maxiter)
+    best = problem.polish(found.x[0], found.s[0])
+    exact = problem.exact(best[0])
+    if exact is not None:
+        best = exact, 0.0
+    others = [
+        (M @ z * unit, float(s * unit)) for z, s in zip(found.x[1:], found.s[1:], strict=True)
+    ]
+    return SFit(
+        best[0] * unit, best[1] * unit, reached, candidates, tuple(others), bool(found.done[0])
+    )
+
+
+# -- candidates --------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Candidates:
+    """Fits x (k, p) in the coordinates of the search with scales s, best first."""
+
+    x: Array
+    s: Array
+    done: NDArray[np.bool_]
+
+    def take(self, which: Any) -> _Candidates:
+        return _Candidates(self.x[which], self.s[which], self.done[which])
+
+    def sorted(self) -> _Candidates:
+        # NaN sorts last.
+        return self.take(np.argsort(self.s, kind="stable"))
+
+
+@dataclass(frozen=True)
+class _Search:
+    """Candidates on one set of rows."""
+
+    rows: Rows
+    loss: Loss
+    level: float
+    tol: float
+    maxiter: int
+
+    @property
+    def goal(self) -> float:
+        return self.level * max(self.rows.count - len(self.rows.At), 0.0) * self.loss.sup
+
+    def run(self, draws: Draws, x: Array, steps: int, tol: float, scale_tol: float) -> _Candidates:
+        rows, loss = self.rows, self.loss
+        s = np.full(len(x), np.nan)
+        done = np.zeros(len(x), dtype=np.bool_)
+        search, _ = engine(type(loss))
+        search(
+            rows.At, rows.b, rows.freq, self.goal, loss.sup, draws.first, draws.order, draws.offset,
+            x, steps, tol, scale_tol, loss.c, loss.shape, s, done,
+        )  # fmt: skip
+        return _Candidates(x, s, done).sorted()
+
+    def of_draws(self, draws: Draws, steps: int) -> _Candidates:
+        x = np.zeros((len(draws.first), len(self.rows.At)))
+        return self.run(draws, x, steps, 0.0, _SEARCH_SCALE)
+
+    def of_starts(self, starts: Array, steps: int) -> _Candidates:
+        return self.run(NO_DRAWS, starts.copy(), steps, 0.0, _SEARCH_SCALE)
+
+    def best(self, found: _Candidates, nbest: int) -> Array:
+        """Return the best candidates and least squares, so that there always is one."""
+        root = np.sqrt(self.rows.freq)
+        ols = np.linalg.lstsq(self.rows.At.T * root[:, None], self.rows.b * root)[0]
+        found = found.take(np.isfinite(found.s))
+        return np.vstack([found.x[:nbest], ols[None, :]])
+
+    def grouped(self, nsubsets: int, k_steps: int, nbest: int, rng: np.random.Generator) -> Array:
+        """Return starts from subsets of groups of rows, improved on all rows here."""
+        p, n = self.rows.At.shape
+        size = min(n, max(_GROUP_ROWS, 20 * p))
+        starts = []
+        for _ in range(_GROUPS):
+            part = self.rows.take(_subsets.sample_rows(self.rows.At.T, size, rng))
+            group = _Search(part, self.loss, self.level, self.tol, self.maxiter)
+            draws = _subsets.draw(part, -(-nsubsets // _GROUPS), 0, rng)
+            starts.append(group.best(group.of_draws(draws, k_steps), nbest))
+        return self.best(self.of_starts(np.vstack(starts), k_steps), nbest)
+
+    def converge(self, starts: Array) -> _Candidates:
+        return self.run(NO_DRAWS, starts.copy(), self.maxiter, self.tol, 1e-14)
+
+    def distinct(self, found: _Candidates, apart: float) -> _Candidates:
+        """Return the candidates that differ by more than `apart` standard errors."""
+        kept: list[int] = []
+        for k in np.flatnonzero(np.isfinite(found.s)):
+            if all(self.separation(found, j, int(k)) > apart for j in kept):
+                kept.append(int(k))
+        return found.take(np.array(kept[: len(found.s)]))
+
+    def separation(self, found: _Candidates, j: int, k: int) -> float:
+        """Return about how many standard errors lie between two candidates.
+
+        The mean square of a difference of one is p / n squared scales; a row counts for at
+        most one squared scale, so that a leverage point alone does not separate.
+        """
+        change = (found.x[j] - found.x[k]) @ self.rows.At
+        s = max(found.s[j], np.finfo(np.float64).tiny)
+        square = np.minimum(np.abs(change) / s, 1.0) ** 2
+        return math.sqrt(float(square @ self.rows.freq) / len(self.rows.At))
+
+
+# -- all rows ----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Problem:
+    """All rows in the caller's coordinates, with b divided by its unit.
+
+    ``goal`` is the scale equation's right-hand side over sup rho.
+    """
+
+    A: Array
+    b: Array
+    freq: Array
+    M: Array
+    loss: Loss
+    goal: float
+
+    def fold(self, x: Array, s: float, newton: bool) -> tuple[float, float, Array, Array]:
+        """Return sum rho, sum psi u, A'WA and A'wr at (x, s), in the coordinates of M.
+
+        W holds the weights w, or psi' if `newton`.
+        """
+        if self.A.size <= _LARGE_ELEMENTS:
+            r = self.b - self.A @ x
+            u = np.clip(r / s, -1e150, 1e150)
+            A, w = self.A @ self.M, self.freq * self.loss.weight(u)
+            curved = self.freq * self.loss.dpsi(u) if newton else w
+            total, slope = self.freq @ self.loss.rho(u), w @ (u * u)
+            return float(total), float(slope), (A * curved[:, None]).T @ A, A.T @ (w * r)
+        _, fold = engine(type(self.loss))
+        total = fold(
+            self.A, self.b, self.freq, self.M, x, s, newton, self.loss.c, self.loss.shape
+        ).sum(axis=0)
+        p = len(x)
+        G = total[2 + p :].reshape(p, p)
+        return total[0], total[1], G + np.tril(G, -1).T, total[2 : 2 + p]
+
+    def refine(self, found: _Candidates, tol: float, maxiter: int) -> _Candidates:
+        """Return the candidates refined on all rows."""
+        n, p = self.A.shape
+        if n * p <= _LARGE_ELEMENTS:
+            every = _Search(
+                Rows.of(self.A, self.b, self.freq, self.M, 1.0), self.loss,
+                self.goal / max(float(np.sum(self.freq)) - p, 1.0), tol, maxiter,
+            )  # fmt: skip
+            return every.distinct(every.converge(found.x), 1.0)
+        x, s, done = found.x.copy(), found.s.copy(), np.zeros(len(found.s), dtype=np.bool_)
+        # One look at every finalist, and all the work on those that may still win.
+        for k in range(len(x)):
+            s[k] = self.scale(x[k], s[k], 1e-3)
+        order = np.argsort(s, kind="stable")
+        x, s = x[order], s[order]
+        x[0], s[0], done[0] = self.joint(x[0], s[0], tol, maxiter)
+        for k in range(1, len(x)):
+            if s[k] < 1.1 * s[0]:
+                x[k], s[k], done[k] = self.joint(x[k], s[k], tol, maxiter)
+        return _Candidates(x, s, done).sorted()
+
+    def scale(self, z: Array, s: float, tol: float) -> float:
+        """Return the M-scale at z, starting from s."""
+        for _ in range(60):
+            new = self.newton_scale(s, *self.fold(self.M @ z, s, False)[:2])
+            if abs(new - s) <= tol * s:
+                return new
+            s = new
+        return s
+
+    def newton_scale(self, s: float, total: float, slope: float) -> float:
+        q = 1.0 - 2.0 * (total - self.goal * self.loss.sup) / slope if slope > 0.0 else 0.0
+        return s * min(max(1.0 / math.sqrt(q) if q > 0.0 else 4.0, 0.25), 4.0)
+
+    def joint(self, z: Array, s: float, tol: float, maxiter: int) -> tuple[Array, float, bool]:
+        """Return coefficients and scale refined together, one pass over the rows a step.
+
+        At the solution the scale is stationary in x, so that the two Newton steps do not
+        disturb each other and the passes need not wait for an exact scale.
+        """
+        last, newton = math.inf, False
+        for _ in range(maxiter):
+            if s < 1e-14:
+                return z, s, True
+            total, slope, G, g = self.fold(self.M @ z, s, newton)
+            d = linalg.solve_gram(G, g)
+            if d is None and newton:
+                newton = False
+                continue
+            if d is None:
+                d = np.linalg.lstsq(G, g)[0]
+            size = math.sqrt(max(float(d @ g), 0.0)) / s
+            new = self.newton_scale(s, total, slope)
+            change = abs(new - s) / s
+            z, s = z + d, new
+            ended = size <= tol or (size < 1e-7 and size >= 0.5 * last)
+            if ended and change <= 1e-9:
+                return z, s, True
+            # A Newton step that does not shrink was not near the solution.
+            newton = size < 0.5 * last if newton else size < _NEAR
+            last = size
+        return z, s, False
+
+    def polish(self, z: Array, s: float) -> tuple[Array, float]:
+        """Return x and the scale, with the last digits from residuals in A's coordinates."""
+        x = self.M @ z
+        if s < 1e-14:
+            return x, s
+        for _ in range(2):
+            total, slope, G, g = self.fold(x, s, True)
+            d = linalg.solve_gram(G, g)
+            # Away from a regular minimum there is nothing to polish.
+            if d is None or not math.sqrt(max(float(d @ g), 0.0)) < 1e-6 * s:
+                break
+            x, s = x + self.M @ d, self.newton_scale(s, total, slope)
+        return x, s
+
+    def exact(self, x: Array) -> Array | None:
+        """Return the exact fit, if x fits all but the rows that the scale ignores."""
+        size = np.abs(self.b) + np.abs(self.A) @ np.abs(x)
+        fitted = np.abs(self.b - self.A @ x) <= 8.0 * len(x) * linalg.EPS * size
+        if np.sum(self.freq[~fitted]) > self.goal:
+            return None
+        return linalg.least_squares(self.A[fitted], self.b[fitted], self.freq[fitted])
+
+
+# -- compiled ----------------------------------------------------------------------------
+
+
+@functools.cache
+def engine(loss: type[Loss]) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """Return the compiled search and row pass of a loss."""
+    rho, rho1 = loss.engine("rho")
+    weight, weight1 = loss.engine("weight")
+    dpsi, dpsi1 = loss.engine("dpsi")
+    for formula in (rho1, weight1, dpsi1):
+        register_jitable(forceinline=True)(formula)
+    stamp = (
+        source_stamp(rho, rho1, _scalar)
+        + source_stamp(weight, weight1, _scalar)
+        + source_stamp(_subsets.gram, dpsi1, _scalar)
+    )
+    jit = numba.njit(parallel=True, cache=can_cache(rho1), error_model="numpy")
+
+    @register_jitable
+    def scale_sums(r: Any, f: Any, s: Any, c: Any, shape: Any, t: Any, q: Any) -> Any:
+        """Return sum f rho and sum f psi u; t and q are scratch."""
+        inverse = 1.0 / s
+        for i in range(len(r)):
+            u = r[i] * inverse
+            # Far out every bounded rho is flat; u squared must not overflow.
+            u = min(max(u, -1e150), 1e150)
+            t[i] = rho(rho1, u, c, _scalar, *shape)
+            q[i] = weight(weight1, u, c, _scalar, *shape) * u * u
+        return _subsets.dot(t, f), _subsets.dot(q, f)
+
+    @register_jitable
+    def weights(r: Any, f: Any, s: Any, c: Any, shape: Any, newton: Any, w: Any) -> None:
+        inverse = 1.0 / s
+        if newton:
+            for i in range(len(r)):
+                w[i] = f[i] * dpsi(dpsi1, r[i] * inverse, c, _scalar, *shape)
+        else:
+            for i in range(len(r)):
+                w[i] = f[i] * weight(weight1, r[i] * inverse, c, _scalar, *shape)
+
+    @register_jitable
+    def m_scale(
+        r: Any, f: Any, goal: Any, top: Any, s: Any, tol: Any, c: Any, shape: Any, t: Any, q: Any
+    ) -> Any:
+        """Return the root of sum f rho(r / s) = goal; s > 0 is where to start."""
+        if not goal > 0.0:
+            return 0.0
+        if not s > 0.0:
+            s = _subsets.upper_quantile(r, f, goal / top, t, q) / _QUARTILE
+        low, high, last = 0.0, math.inf, math.inf
+        for _ in range(200):
+            if not s > 1e-300:
+                return s
+            total, slope = scale_sums(r, f, s, c, shape, t, q)
+            excess = total - goal
+            if excess >= 0.0:
+                low = s
+            else:
+                high = s
+            square = 1.0 - 2.0 * excess / slope
+            new = s / math.sqrt(square) if square > 0.0 else -1.0
+            if not (new >= low * (1.0 - 1e-9) and new <= high * (1.0 + 1e-9) and new > 0.0):
+                if high == math.inf:
+                    new = 4.0 * s
+                elif low == 0.0:
+                    new = 0.25 * s
+                else:
+                    new = math.sqrt(low) * math.sqrt(high)
+            step = math.fabs(new - s) / s
+            s = new
+            if step <= tol or (step < 1e-7 and step >= 0.5 * last):
+                break
+            last = step
+        return s
+
+    @register_jitable
+    def descend(
+        At: Any, b: Any, f: Any, goal: Any, top: Any, x: Any, steps: Any, tol: Any,
+        scale_tol: Any, c: Any, shape: Any,
+    ) -> Any:  # fmt: skip
+        """Improve x in place; return its scale and whether the tolerance was met."""
+        p, n = At.shape
+        r, new_r, w, t = np.empty(n), np.empty(n), np.empty(n), np.empty(n)
+        G, L = np.empty((p, p)), np.empty((p, p))
+        g, d, new_x = np.empty(p), np.empty(p), np.empty(p)
+        _subsets.residuals(At, b, x, r)
+        s = m_scale(r, f, goal, top, -1.0, scale_tol, c, shape, w, t)
+        last = math.inf
+        for _ in range(steps):
+            floor = 1.0
+            for j in range(p):
+                floor += math.fabs(x[j])
+            # What is left is rounding error: an exact fit.
+            if not s > 4e-16 * floor:
+                return s, True
+            weights(r, f, s, c, shape, False, w)
+            _subsets.gradient(At, w, r, t, g)
+            # A reweighting step (0), then if that is small a Newton step (1), and the
+            # reweighting step after all (2) if that does not decrease the scale.
+            attempt, size, new_s = 0, math.inf, s
+            while attempt < 3:
+                if attempt > 0:
+                    weights(r, f, s, c, shape, attempt == 1, w)
+                _subsets.gram(At, w, t, G)
+                positive = _subsets.cholesky(G, L)
+                _subsets.cholesky_solve(L, g, d)
+                if attempt == 0:
+                    size = math.sqrt(max(_subsets.dot(d, g), 0.0)) / s
+                if (attempt == 0 and tol > 0.0 and size < _NEAR) or (attempt == 1 and not positive):
+                    attempt += 1
+                    continue
+                for j in range(p):
+                    new_x[j] = x[j] + d[j]
+                _subsets.residuals(At, b, new_x, new_r)
+                new_s = m_scale(new_r, f, goal, top, s, scale_tol, c, shape, w, t)
+                if attempt != 1 or new_s <= s * (1.0 + 1e-15):
+                    break
+                attempt = 2
+            for j in range(p):
+                x[j] = new_x[j]
+            r, new_r = new_r, r
+            s = new_s
+            if size <= tol or (size < 1e-7 and size >= 0.5 * last):
+                return s, True
+            last = size
+        return s, False
+
+    @jit  # type: ignore[untyped-decorator]
+    def search(
+        At: Any, b: Any, f: Any, goal: Any, top: Any, first: Any, order: Any, offset: Any, x: Any,
+        steps: Any, tol: Any, scale_tol: Any, c: Any, shape: Any, s: Any, done: Any,
+    ) -> None:  # fmt: skip
+        """Set the scale of every candidate, improved in place; draw x first if asked."""
+        _ = stamp
+        for k in prange(len(s)):
+            valid = True
+            if len(first) > 0:
+                valid = _subsets.elemental(At, b, first[k], order, offset[k], x[k])
+            if valid:
+                s[k], done[k] = descend(At, b, f, goal, top, x[k], steps, tol, scale_tol, c, shape)
+
+    @jit  # type: ignore[untyped-decorator]
+    def fold(
+        A: Any, b: Any, f: Any, M: Any, x: Any, s: Any, newton: Any, c: Any, shape: Any
+    ) -> Any:
+        """Return the sums of `_Problem.fold`, one row for each chunk of rows."""
+        _ = stamp
+        n, p = A.shape
+        size = 16 * _subsets.BLOCK
+        chunks = (n + size - 1) // size
+        out = np.zeros((chunks, 2 + p + p * p))
+        for chunk in prange(chunks):
+            m = _subsets.BLOCK
+            r, w, t, q = np.empty(m), np.empty(m), np.empty(m), np.empty(m)
+            raw, block = np.empty((p, m)), np.empty((p, m))
+            G, g = np.empty((p, p)), np.empty(p)
+            for low in range(chunk * size, min(n, (chunk + 1) * size), m):
+                k = min(m, n - low)
+                fk = f[low : low + k]
+                for i in range(k):
+                    for j in range(p):
+                        raw[j, i] = A[low + i, j]
+                _subsets.residuals(raw[:, :k], b[low : low + k], x, r[:k])
+                for j in range(p):
+                    for i in range(k):
+                        block[j, i] = 0.0
+                    for l in range(p):
+                        for i in range(k):
+                            block[j, i] += raw[l, i] * M[l, j]
+                total, slope = scale_sums(r[:k], fk, s, c, shape, t[:k], q[:k])
+                weights(r[:k], fk, s, c, shape, False, w[:k])
+                _subsets.gradient(block[:, :k], w[:k], r[:k], t[:k], g)
+                if newton:
+                    weights(r[:k], fk, s, c, shape, True, w[:k])
+                _subsets.gram(block[:, :k], w[:k], t[:k], G)
+                out[chunk, 0] += total
+                out[chunk, 1] += slope
+                for j in range(p):
+                    out[chunk, 2 + j] += g[j]
+                    for l in range(j + 1):
+                        out[chunk, 2 + p + j * p + l] += G[j, l]
+        return out
+
+    return search, fold

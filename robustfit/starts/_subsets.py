@@ -1,0 +1,349 @@
+"""What the two subset searches share: units, random subsets, and the compiled pieces.
+
+The compiled pieces are plain functions; each search binds them into one kernel. The design
+they see is transposed, ``At`` of shape (p, n), so that every loop runs along the rows.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numba.extending import register_jitable
+from numpy.typing import NDArray
+from scipy import linalg as lapack
+
+from robustfit import linalg
+
+Array = NDArray[np.float64]
+Indices = NDArray[np.int64]
+
+# Rows of which the compiled loops keep a product in the first-level cache.
+BLOCK = 512
+
+# A row whose part outside the span of those chosen is smaller than this is skipped.
+_DEPENDENT = 1e-11
+# A pivot of an equilibrated Gram matrix below this is rounding error.
+_SMALL_PIVOT = 1e-13
+# A column with fewer nonzeros in a sample of rows than this gets more of its rows.
+_SPARSE = 20
+
+
+# -- units -------------------------------------------------------------------------------
+
+
+def typical(x: Array) -> float:
+    """Return the power of two just above the median of the nonzero |x|."""
+    size = np.abs(x[x != 0.0])
+    return linalg.power_of_two(float(np.median(size))) if len(size) else 1.0
+
+
+def preconditioner(A: Array) -> Array:
+    """Return M such that the bulk of the rows of A M is well conditioned.
+
+    Columns are divided by their typical size, and rows larger than the median row shrunk to
+    it, so that neither units nor leverage points matter; M is the inverse of the triangular
+    factor of what remains.
+    """
+    unit = np.array([typical(column) for column in A.T])
+    scaled = A / unit
+    norm = np.max(np.abs(scaled), axis=1)
+    scaled *= (np.median(norm) / np.maximum(norm, np.median(norm)))[:, None]
+    R = np.linalg.qr(scaled, mode="r")
+    pivots = np.abs(np.diagonal(R))
+    if not np.min(pivots) > linalg.rank_tolerance(A) * np.max(pivots):
+        return np.diag(1.0 / unit)
+    # Rows of order one: R grows with the root of the number of rows.
+    R = R / linalg.power_of_two(math.sqrt(len(A)))
+    return np.asarray(lapack.solve_triangular(R, np.eye(len(R))) / unit[:, None])
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows in the coordinates of the search: the design A M transposed, b / unit.
+
+    Attributes
+    ----------
+    At : ndarray of shape (p, n)
+        Transposed design.
+    b, freq : ndarray of shape (n,)
+        Response, and how often each row counts.
+    """
+
+    At: Array
+    b: Array
+    freq: Array
+
+    @classmethod
+    def of(cls, A: Array, b: Array, freq: Array, M: Array, unit: float) -> Rows:
+        """Return the rows of A, b in the coordinates of M and `unit`."""
+        # An outlier beyond 1e150 typical sizes is as far out there, and does not overflow.
+        scaled = np.clip(b / unit, -1e150, 1e150)
+        return cls(np.ascontiguousarray((A @ M).T), scaled, freq)
+
+    @property
+    def count(self) -> float:
+        """How many rows there are, repeated rows counted."""
+        return float(np.sum(self.freq))
+
+    def take(self, rows: Indices) -> Rows:
+        """Return a selection of the rows."""
+        return Rows(np.ascontiguousarray(self.At[:, rows]), self.b[rows], self.freq[rows])
+
+
+def counted(A: Array, b: Array, freq: Array | None) -> tuple[Array, Array, Array]:
+    """Return the rows that count, and how often each does."""
+    A, b = np.ascontiguousarray(A, dtype=np.float64), np.ascontiguousarray(b, dtype=np.float64)
+    f = np.ones(len(b)) if freq is None else np.ascontiguousarray(freq, dtype=np.float64)
+    if not np.all(f > 0.0):
+        A, b, f = A[f > 0.0], b[f > 0.0], f[f > 0.0]
+    if len(A) < A.shape[1]:
+        raise ValueError(f"A needs at least as many rows as columns, got shape {A.shape}")
+    return A, b, f
+
+
+# -- subsets -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Draws:
+    """Row indices from which the kernel picks p independent ones per subset.
+
+    Attributes
+    ----------
+    first : ndarray of shape (subsets, length)
+        Tried in this order; a row that depends on those before it is skipped.
+    order : ndarray of shape (n,)
+        All rows in random order, tried when `first` is used up.
+    offset : ndarray of shape (subsets,)
+        Where in `order` a subset begins.
+    """
+
+    first: Indices
+    order: Indices
+    offset: Indices
+
+
+def draw(rows: Rows, subsets: int, exhaustive: int, rng: np.random.Generator) -> Draws:
+    """Draw subsets; all of them where there are at most `exhaustive`."""
+    p, n = rows.At.shape
+    order = rng.permutation(n)
+    if math.comb(n, p) <= exhaustive:
+        every = itertools.chain.from_iterable(itertools.combinations(range(n), p))
+        first = np.fromiter(every, dtype=np.int64).reshape(-1, p)
+        return Draws(first, order, np.zeros(len(first), dtype=np.int64))
+    # A repeated row depends on itself, so indices need not be distinct.
+    u = rng.random((subsets, 2 * p + 4))
+    share = np.cumsum(rows.freq)
+    first = np.searchsorted(share, u * share[-1], side="right")
+    return Draws(np.minimum(first, n - 1), order, rng.integers(n, size=subsets))
+
+
+NO_DRAWS = Draws(*(np.empty(shape, dtype=np.int64) for shape in ((0, 0), (0,), (0,))))
+
+
+def sample_rows(A: Array, size: int, rng: np.random.Generator) -> Indices:
+    """Return about `size` rows at random, with rows for every column that is mostly zero."""
+    n = len(A)
+    rows = rng.choice(n, size=min(size, n), replace=False, shuffle=False)
+    extra = [rows]
+    for j in np.flatnonzero(np.count_nonzero(A[rows], axis=0) < _SPARSE):
+        holders = np.flatnonzero(A[:, j])
+        extra.append(rng.choice(holders, size=min(_SPARSE, len(holders)), replace=False))
+    rows = np.unique(np.concatenate(extra))
+    if linalg.row_space(A[rows], np.ones(len(rows))) is not None:
+        # Columns that are dependent everywhere but in a few rows: take the rows that differ.
+        size = np.maximum(np.max(np.abs(A), axis=1), np.finfo(np.float64).tiny)
+        pivots = lapack.qr(A.T / size, mode="r", pivoting=True)[1]
+        rows = np.unique(np.concatenate([rows, pivots[: A.shape[1]]]))
+    return np.asarray(rows, dtype=np.int64)
+
+
+# -- compiled pieces ---------------------------------------------------------------------
+
+
+@register_jitable(fastmath={"reassoc", "contract"})
+def dot(a: Any, b: Any) -> Any:
+    """Return the sum of a[i] b[i]; the order of the sum is the compiler's."""
+    total = 0.0
+    for i in range(len(a)):
+        total += a[i] * b[i]
+    return total
+
+
+@register_jitable
+def residuals(At: Any, b: Any, x: Any, r: Any) -> None:
+    """Set r = b - A x."""
+    # Numba takes two seconds to compile a slice assignment, and none for a loop.
+    for i in range(len(r)):
+        r[i] = b[i]
+    for j in range(At.shape[0]):
+        column = At[j]
+        xj = x[j]
+        for i in range(len(r)):
+            r[i] -= column[i] * xj
+
+
+@register_jitable
+def gram(At: Any, w: Any, t: Any, G: Any) -> None:
+    """Set the lower triangle of G to A'WA; t is scratch."""
+    p, n = At.shape
+    for j in range(p):
+        for k in range(j + 1):
+            G[j, k] = 0.0
+    for low in range(0, n, BLOCK):
+        high = min(low + BLOCK, n)
+        part = t[: high - low]
+        for j in range(p):
+            column = At[j, low:high]
+            for i in range(high - low):
+                part[i] = w[low + i] * column[i]
+            for k in range(j + 1):
+                G[j, k] += dot(part, At[k, low:high])
+
+
+@register_jitable
+def gradient(At: Any, w: Any, r: Any, t: Any, g: Any) -> None:
+    """Set g to A'Wr; t is scratch."""
+    for i in range(len(r)):
+        t[i] = w[i] * r[i]
+    for j in range(len(g)):
+        g[j] = dot(At[j], t)
+
+
+@register_jitable
+def cholesky(G: Any, L: Any) -> Any:
+    """Factor the lower triangle of G; return whether G is clearly positive definite.
+
+    A dependent column gets an infinite pivot, so that the solution is zero there.
+    """
+    positive = True
+    p = len(G)
+    for j in range(p):
+        for i in range(j, p):
+            total = G[i, j]
+            for k in range(j):
+                total -= L[i, k] * L[j, k]
+            if i > j:
+                L[i, j] = total / L[j, j]
+            elif total > _SMALL_PIVOT * G[j, j]:
+                L[j, j] = math.sqrt(total)
+            else:
+                L[j, j] = math.inf
+                positive = False
+    return positive
+
+
+@register_jitable
+def cholesky_solve(L: Any, g: Any, d: Any) -> None:
+    """Set d to the solution of L L' d = g."""
+    p = len(g)
+    for j in range(p):
+        total = g[j]
+        for k in range(j):
+            total -= L[j, k] * d[k]
+        d[j] = total / L[j, j]
+    for j in range(p - 1, -1, -1):
+        total = d[j]
+        for k in range(j + 1, p):
+            total -= L[k, j] * d[k]
+        d[j] = total / L[j, j]
+
+
+@register_jitable
+def upper_quantile(r: Any, f: Any, above: Any, a: Any, q: Any) -> Any:
+    """Return the v with sum f[|r| > v] <= above < sum f[|r| >= v]; a and q are scratch."""
+    for i in range(len(r)):
+        a[i] = math.fabs(r[i])
+        q[i] = f[i]
+    low = 0
+    high = len(r)
+    while high - low > 1:
+        first, middle, last = a[low], a[(low + high) // 2], a[high - 1]
+        pivot = max(min(first, middle), min(max(first, middle), last))
+        # [low, more) > pivot, [more, less) == pivot, [less, high) < pivot
+        more, i, less = low, low, high
+        weight_more, weight_equal = 0.0, 0.0
+        while i < less:
+            if a[i] > pivot:
+                weight_more += q[i]
+                a[i], a[more] = a[more], a[i]
+                q[i], q[more] = q[more], q[i]
+                more += 1
+                i += 1
+            elif a[i] < pivot:
+                less -= 1
+                a[i], a[less] = a[less], a[i]
+                q[i], q[less] = q[less], q[i]
+            else:
+                weight_equal += q[i]
+                i += 1
+        if weight_more > above:
+            high = more
+        elif weight_more + weight_equal > above or less == high:
+            return pivot
+        else:
+            above -= weight_more + weight_equal
+            low = less
+    return a[low]
+
+
+@register_jitable
+def elemental(At: Any, b: Any, first: Any, order: Any, offset: Any, x: Any) -> Any:
+    """Set x to the exact fit of the first p independent rows; return whether there are p.
+
+    Column-wise LU factorization with pivoting of the transposed subset: a row enters only
+    if it adds a direction (Koller 2012, arXiv:1208.5595).
+    """
+    p, n = At.shape
+    L, U = np.empty((p, p)), np.empty((p, p))
+    y, v = np.empty(p), np.empty(p)
+    place = np.empty(p, np.int64)
+    for j in range(p):
+        place[j] = j
+    m = 0
+    for trial in range(len(first) + n):
+        if m == p:
+            break
+        if trial < len(first):
+            row = first[trial]
+        else:
+            row = order[(offset + trial - len(first)) % n]
+        size = 0.0
+        for j in range(p):
+            v[j] = At[place[j], row]
+            size = max(size, math.fabs(v[j]))
+        for k in range(m):
+            for j in range(k + 1, p):
+                v[j] -= L[j, k] * v[k]
+        pivot = m
+        for j in range(m + 1, p):
+            if math.fabs(v[j]) > math.fabs(v[pivot]):
+                pivot = j
+        if not math.fabs(v[pivot]) > _DEPENDENT * size:
+            continue
+        v[m], v[pivot] = v[pivot], v[m]
+        place[m], place[pivot] = place[pivot], place[m]
+        for k in range(m):
+            L[m, k], L[pivot, k] = L[pivot, k], L[m, k]
+        for k in range(m + 1):
+            U[k, m] = v[k]
+        for j in range(m + 1, p):
+            L[j, m] = v[j] / v[m]
+        y[m] = b[row]
+        m += 1
+    if m < p:
+        return False
+    for j in range(p):
+        total = y[j]
+        for k in range(j):
+            total -= U[k, j] * v[k]
+        v[j] = total / U[j, j]
+    for j in range(p - 1, -1, -1):
+        for k in range(j + 1, p):
+            v[j] -= L[k, j] * v[k]
+        x[place[j]] = v[j]
+    return True
