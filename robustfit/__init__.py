@@ -4,7 +4,9 @@
 losses, `robustfit.scale` the scales, `robustfit.datasets` data to try them on.
 """
 
+import importlib
 from importlib.metadata import PackageNotFoundError, version
+from typing import Any
 
 from robustfit import datasets, losses, scale
 from robustfit.exceptions import BasinWarning, ConvergenceWarning, RankWarning
@@ -17,6 +19,9 @@ try:
     __version__ = version("robustfit")
 except PackageNotFoundError:  # a source tree that was never installed
     __version__ = "0+unknown"
+
+#: Loaded on first use, because each needs a package that the core does not.
+_FRONTS = ("plot",)
 
 __all__ = [
     "BasinWarning",
@@ -33,3 +38,13 @@ __all__ = [
     "scale",
     "scipy_loss",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _FRONTS:
+        return importlib.import_module(f"robustfit.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, *_FRONTS])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -69,6 +70,20 @@ class Data:
         """Return the same data in coordinates of the row space."""
         return replace(self, A=self.A @ basis, basis=basis)
 
+    @property
+    def coordinates(self) -> Array | None:
+        """The matrix of `expand` without the unit, (columns, rank); None for the identity."""
+        if self.basis is None and self.column_unit is None:
+            return None
+        basis = np.eye(self.columns) if self.basis is None else self.basis
+        return basis if self.column_unit is None else basis * self.column_unit[:, None]
+
+    @property
+    def model_matrix(self) -> Array:
+        """The rows that take part, in the caller's columns and units."""
+        A = self.A if self.basis is None else self.A @ self.basis.T
+        return A if self.column_unit is None else A / self.column_unit
+
     def expand(self, z: Array) -> Array:
         """Return coefficients of the caller's columns, in the caller's units."""
         x = z if self.basis is None else self.basis @ z
@@ -104,15 +119,16 @@ def prepare(
     freq_weights: ArrayLike | None,
     var_weights: ArrayLike | None,
     nan_policy: str,
+    names: Sequence[str] | None = None,
 ) -> Data:
     """Return checked data; raise a ValueError or TypeError that names the argument."""
     if nan_policy not in ("raise", "omit"):
         raise ValueError(f"nan_policy must be 'raise' or 'omit', got nan_policy={nan_policy!r}")
-    names = _labels(A)
     design, response = _matrix(A, "A"), _matrix(b, "b")
     if design.ndim != 2:
         raise ValueError(f"A must be 2-dimensional, got shape {design.shape}")
     n, p = design.shape
+    labels = _labels(A, names, p)
     if response.ndim == 2 and response.shape[1] == 1:
         response = response[:, 0]
     if response.shape != (n,):
@@ -138,14 +154,20 @@ def prepare(
         inv_sd=np.sqrt(var),
         unit=unit,
         columns=p,
-        names=names if len(names) == p else tuple(f"x{j + 1}" for j in range(p)),
+        names=labels,
         keep=keep,
         column_unit=column_unit,
     )
 
 
-def _labels(A: Any) -> tuple[str, ...]:
-    return tuple(str(name) for name in getattr(A, "columns", ()))
+def _labels(A: Any, names: Sequence[str] | None, p: int) -> tuple[str, ...]:
+    """Return the given names, else those of a data frame, else x1, x2, ..."""
+    if names is not None:
+        if len(names) != p:
+            raise ValueError(f"names must be {p} labels, one per column of A, got names={names!r}")
+        return tuple(str(name) for name in names)
+    found = tuple(str(name) for name in getattr(A, "columns", ()))
+    return found if len(found) == p else tuple(f"x{j + 1}" for j in range(p))
 
 
 def _matrix(values: Any, name: str) -> Array:

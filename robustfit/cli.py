@@ -6,10 +6,10 @@ Exit codes: 0 done, 2 bad input or a missing package, 3 the fit did not converge
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import io
 import os
 import sys
+import textwrap
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -90,8 +90,7 @@ def demo(name: str, loss: str, out: Path) -> int:
         # The summary and the exit code say the same.
         for category in (BasinWarning, ConvergenceWarning, RankWarning):
             warnings.simplefilter("ignore", category)
-        fit = irls(data.A, data.b, loss)
-    fit = dataclasses.replace(fit, names=data.names)
+        fit = irls(data.A, data.b, loss, names=data.names)
     print(f"{data.name}: {data.description}\n\n{fit.summary()}\n")
     print(f"{out}: {_draw(data, fit, out)}")
     if not fit.success:
@@ -127,7 +126,7 @@ def _draw(data: datasets.Dataset, fit: FitResult, out: Path) -> str:
         )
     ax.set_title(data.name)
     buffer = io.BytesIO()
-    figure.savefig(buffer, format=out.suffix[1:] or "png", dpi=120)
+    figure.savefig(buffer, format=out.suffix[1:] or "png", dpi=110)
     _write(out, buffer.getvalue())
     return text
 
@@ -155,7 +154,7 @@ def dataset_rows() -> list[tuple[str, ...]]:
     rows: list[tuple[str, ...]] = [("name", "rows", "variables", "response", "what it is")]
     for name in datasets.names():
         data = datasets.load(name)
-        what = data.description.partition(". ")[0].rstrip(".")
+        what = textwrap.shorten(data.description, 60, placeholder=" ...")
         rows.append((name, str(len(data.b)), str(len(data.names) - 1), data.response, what))
     return rows
 

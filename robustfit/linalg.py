@@ -202,12 +202,19 @@ def _refined(A: Array, b: Array) -> Array:
 
 def inverse_gram(A: Array, w: Array) -> Array:
     """Return (A'WA)^-1 by QR of the weighted design; the pseudo-inverse if it is singular."""
+    half = inverse_root(A, w)
+    return np.asarray(half @ half.T)
+
+
+def inverse_root(A: Array, w: Array) -> Array:
+    """Return H (p, rank) with H H' = (A'WA)^-1, by QR of the weighted design.
+
+    The columns of A H are orthonormal in the weights w.
+    """
     scale = column_scale(A)
-    R = _triangular(A, w, scale)
-    _, singular, Vt = linalg.svd(R, full_matrices=False)
+    _, singular, Vt = linalg.svd(_triangular(A, w, scale), full_matrices=False)
     keep = singular > rank_tolerance(A) * singular[0]
-    half = Vt[keep].T / singular[keep]
-    return np.asarray((half @ half.T) * scale * scale[:, None])
+    return np.asarray((Vt[keep].T / singular[keep]) * scale[:, None])
 
 
 def _triangular(A: Array, w: Array, scale: Array) -> Array:
@@ -227,10 +234,7 @@ def leverage(A: Array, w: Array) -> Array:
 
     Rows repeated f times, w = f, each have the leverage returned here.
     """
-    scale = column_scale(A)
-    _, singular, Vt = linalg.svd(_triangular(A, w, scale), full_matrices=False)
-    keep = singular > rank_tolerance(A) * singular[0]
-    half = (Vt[keep].T / singular[keep]) * scale[:, None]
+    half = inverse_root(A, w)
     out = np.empty(len(A))
     for rows in row_blocks(*A.shape):
         out[rows] = np.sum((A[rows] @ half) ** 2, axis=1)

@@ -19,6 +19,7 @@ from robustfit.result import FitResult
 
 try:
     from matplotlib.axes import Axes
+    from matplotlib.collections import PolyCollection
     from matplotlib.patheffects import withStroke
 except ImportError as error:
     raise ImportError(
@@ -37,6 +38,8 @@ _MOST_NUMBERS = 20
 
 # Of the palette of Okabe and Ito, which the colour-blind can tell apart.
 _COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+# Where a number may stand from its point, the best first.
+_SIDES = np.array([(1, 0), (-1, 0), (0, 1), (0, -1), (1, 0.8), (-1, 0.8), (1, -0.8), (-1, -0.8)])
 _DASHES = ("-", "--", "-.", ":")
 _BLUE, _VERMILION = _COLORS[:2]
 _CURVES = {"rho": "ρ(u)", "psi": "ψ(u)", "weight": "weight(u)", "dpsi": "ψ′(u)"}
@@ -104,15 +107,18 @@ def line(
 
     ax = _axes(ax)
     if ols:
-        x = linalg.least_squares(A, y, fit._fitted.row_weights)
+        x = linalg.least_squares(A, y, fit.row_weights)
         ax.plot(at, grid @ x, "--", color="0.35", label="least squares")
     name = fit.loss.name or type(fit.loss).__name__
     ax.plot(at, curve[:, 0], "-", color=_BLUE, linewidth=2.0, label=f"robust ({name})")
     if np.all(np.isfinite(curve)) and interval is not None:
-        ax.fill_between(
-            at, *curve[:, 1:].T, color=_BLUE, alpha=0.15, linewidth=0.0,
+        low, high = curve[:, 1:].T
+        band = PolyCollection(
+            [np.r_[np.c_[at, low], np.c_[at, high][::-1]]], color=_BLUE, alpha=0.15, linewidth=0.0,
             label=f"{100.0 * level:g} % {interval} band",
         )  # fmt: skip
+        # Points and lines set the limits: a wide band would squeeze them.
+        ax.add_collection(band, autolim=False)
     _points(ax, fit, t, y, labels=labels, colorbar=colorbar)
     ax.set(xlabel=fit.names[column], ylabel="response")
     ax.legend()
@@ -206,7 +212,7 @@ def residuals(
     ax.axhline(0.0, color="0.6", linewidth=0.8)
     for limit in (-2.5, 2.5):
         ax.axhline(limit, color="0.35", linewidth=1.0, linestyle="--")
-    _points(ax, fit, fit.fittedvalues[rows], fit._fitted.u, labels=labels, colorbar=colorbar)
+    _points(ax, fit, fit.fittedvalues[rows], fit.standardised[rows], labels=labels, colorbar=colorbar)
     ax.set(xlabel="fitted value", ylabel="standardised residual")
     return ax
 
@@ -273,7 +279,9 @@ def loss(
         panel.set(xlabel="u", title=_CURVES[kind])
     if ax is None:
         panels[0].figure.legend(
-            *panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=2 * len(kinds)
+            *panels[0].get_legend_handles_labels(),
+            loc="outside lower center",
+            ncols=_legend_columns(len(kinds)),
         )
     else:
         panels[0].legend()
@@ -293,12 +301,16 @@ def _axes(ax: Axes | None) -> Axes:
     return ax
 
 
+def _legend_columns(panels: int) -> int:
+    return 3 * panels // 2
+
+
 def _panels(ax: Any, count: int, curves: int) -> NDArray[np.object_]:
     if ax is None:
         import matplotlib.pyplot as plt
 
-        # Two columns of the legend under each panel.
-        size = (3.6 * count + 0.4, 3.5 + 0.22 * -(-curves // (2 * count)))
+        lines = -(-curves // _legend_columns(count))
+        size = (3.6 * count + 0.4, 3.5 + 0.22 * lines)
         ax = plt.subplots(1, count, figsize=size, layout="constrained", squeeze=False)[1]
     panels = np.ravel(np.asarray(ax, dtype=object))
     if len(panels) != count:
@@ -316,7 +328,7 @@ def _rows(fit: FitResult) -> NDArray[np.intp]:
 def _one_variable(fit: FitResult) -> tuple[Array, int]:
     """Return the design of the rows that took part, and its only column that varies."""
     _rows(fit)
-    A = fit._fitted.A
+    A = fit.model_matrix
     varying = np.flatnonzero(np.ptp(A, axis=0) > 0.0)
     if fit.rank < len(fit.x) or len(varying) != 1:
         raise ValueError(
@@ -355,12 +367,27 @@ def _points(
         x[low], y[low], s=90.0, facecolor="none", edgecolor=_VERMILION, linewidth=1.2,
         zorder=4.0, label=f"weight < {RINGED:g}",
     )  # fmt: skip
-    right = x.max() - 0.1 * np.ptp(x)
-    for i in low[:_MOST_NUMBERS]:
-        text = rows[i] if labels is None else labels[rows[i]]
-        side = -1.0 if x[i] > right else 1.0
+    names = [str(rows[i] if labels is None else labels[rows[i]]) for i in low]
+    _write(ax, np.column_stack([x, y]), low[:_MOST_NUMBERS], names)
+
+
+def _write(ax: Axes, points: Array, which: NDArray[np.intp], names: Sequence[str]) -> None:
+    """Write names beside some of the points, each on the side where it hides least."""
+    ax.get_ylim()  # brings the transform up to date with what was drawn
+    to_points = 72.0 / ax.figure.dpi
+    spots = ax.transData.transform(points) * to_points
+    corners = ax.transAxes.transform([(0.0, 0.0), (1.0, 1.0)]) * to_points
+    taken, sizes = spots, np.full(spots.shape, 4.0)
+    for i, name in zip(which, names, strict=False):
+        half = np.array([2.7 * len(name) + 1.0, 5.0])
+        centers = spots[i] + _SIDES * (half + 5.0)
+        gaps = np.abs(centers[:, None] - taken) - (half + sizes)
+        hidden = np.sum(np.all(gaps < 0.0, axis=2), axis=1)
+        outside = np.any((centers - half < corners[0]) | (centers + half > corners[1]), axis=1)
+        best = centers[np.argmin(hidden + len(taken) * outside)]
+        taken, sizes = np.vstack([taken, best]), np.vstack([sizes, half])
         ax.annotate(
-            str(text), (x[i], y[i]), xytext=(7.0 * side, 0.0), textcoords="offset points",
-            ha="left" if side > 0.0 else "right", va="center", fontsize="small", zorder=5.0,
-            path_effects=[withStroke(linewidth=2.5, foreground="white")],
+            name, points[i], xytext=best - spots[i], textcoords="offset points",
+            ha="center", va="center", fontsize="small", zorder=5.0,
+            path_effects=[withStroke(linewidth=2.0, foreground="white")],
         )  # fmt: skip

@@ -12,10 +12,14 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
-from robustfit import covariance
+from robustfit import compare as comparison
+from robustfit import covariance, linalg
+from robustfit.bootstrap import BootstrapResult, fast_bootstrap
+from robustfit.diagnostics import Diagnostics, diagnose
 from robustfit.losses import Loss
 
 if TYPE_CHECKING:
+    from robustfit._inputs import Data
     from robustfit.covariance import Fitted
 
 Array = NDArray[np.float64]
@@ -141,13 +145,34 @@ class FitResult:
     search: Search | None
     names: tuple[str, ...]
     _fitted: Fitted
-    _response: Array
+    _data: Data
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            if isinstance(value, np.ndarray) and field.name != "_response":
+            if isinstance(value, np.ndarray):
                 value.setflags(write=False)
+
+    @property
+    def model_matrix(self) -> Array:
+        """The design, as the caller gave it, without rows that were left out."""
+        return self._data.model_matrix
+
+    @property
+    def response(self) -> Array:
+        """The response, without rows that were left out."""
+        return self._data.b * self._data.unit
+
+    @property
+    def row_weights(self) -> Array:
+        """What a row counts for in a sum of squares: freq_weights times var_weights."""
+        return self._data.row_weights
+
+    @property
+    def standardised(self) -> Array:
+        """Residuals divided by their scale; NaN for rows that were left out."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return self._data.spread(self._fitted.u)
 
     # -- inference ------------------------------------------------------------------------
 
@@ -169,9 +194,14 @@ class FitResult:
             return _frozen(self.x / self.bse)
 
     @functools.cached_property
+    def df_t(self) -> float:
+        """Degrees of freedom of Student's t: n - rank, or the number of clusters less one."""
+        return covariance.degrees_of_freedom(self._fitted, self.cov_type)
+
+    @functools.cached_property
     def pvalues(self) -> Array:
-        """Two-sided p-values of x = 0 by Student's t with n - rank degrees of freedom."""
-        return _frozen(2.0 * stats.t.sf(np.abs(self.tvalues), self.df_resid))
+        """Two-sided p-values of x = 0 by Student's t with `df_t` degrees of freedom."""
+        return _frozen(2.0 * stats.t.sf(np.abs(self.tvalues), self.df_t))
 
     def conf_int(self, level: float = 0.95) -> Array:
         """Return confidence intervals of the coefficients, shape (p, 2).
@@ -187,7 +217,7 @@ class FitResult:
     def _quantile(self, level: float) -> float:
         if not 0.0 < level < 1.0:
             raise ValueError(f"level must be in (0, 1), got level={level!r}")
-        return float(stats.t.ppf(0.5 + 0.5 * level, self.df_resid))
+        return float(stats.t.ppf(0.5 + 0.5 * level, self.df_t))
 
     def predict(
         self,
@@ -247,7 +277,7 @@ class FitResult:
         Returns
         -------
         dict
-            ``statistic`` (W / k), ``pvalue`` by F(k, n - rank), ``chi2`` (W),
+            ``statistic`` (W / k), ``pvalue`` by F(k, `df_t`), ``chi2`` (W),
             ``pvalue_chi2`` by chi-square(k), ``df_num`` and ``df_denom``.
         """
         R = np.atleast_2d(np.asarray(R, dtype=np.float64))
@@ -261,11 +291,11 @@ class FitResult:
         chi2 = float(gap @ np.linalg.solve(middle, gap))
         return {
             "statistic": chi2 / k,
-            "pvalue": float(stats.f.sf(chi2 / k, k, self.df_resid)),
+            "pvalue": float(stats.f.sf(chi2 / k, k, self.df_t)),
             "chi2": chi2,
             "pvalue_chi2": float(stats.chi2.sf(chi2, k)),
             "df_num": float(k),
-            "df_denom": self.df_resid,
+            "df_denom": self.df_t,
         }
 
     @functools.cached_property
@@ -291,14 +321,115 @@ class FitResult:
         weights = self.weights[np.isfinite(self.weights)]
         w = weights * f.row_weights
         intercept = int(_has_intercept(f.A))
-        unit = max(float(np.max(np.abs(self._response), initial=0.0)), 1e-300)
-        y, r = self._response / unit, f.resid / unit
+        y, r = self._data.b, f.resid / self._data.unit
         center = float(w @ y) / float(np.sum(w)) if intercept and np.sum(w) > 0.0 else 0.0
         total, rest = float(w @ (y - center) ** 2), float(w @ r**2)
         factor = self.loss.expectation(self.loss.weight) / self.loss.expectation(self.loss.dpsi)
         if not total > 0.0:
             return float("nan"), intercept
         return (total - rest) / (total + rest * (factor - 1.0)), intercept
+
+    # -- resampling and comparison -----------------------------------------------------------
+
+    def bootstrap(
+        self,
+        n: int = 2000,
+        *,
+        rng: int | np.random.Generator | None = 0,
+        progress: bool = False,
+    ) -> BootstrapResult:
+        """Return the fast and robust bootstrap of the coefficients.
+
+        Parameters
+        ----------
+        n : int, default: 2000
+            Number of resamples.
+        rng : int or numpy.random.Generator, default: 0
+            Draws the resamples. The fixed default makes the same call give the same answer.
+        progress : bool, default: False
+            Whether to draw a progress bar (needs tqdm).
+
+        Returns
+        -------
+        BootstrapResult
+            With ``x``, ``cov``, ``bse`` and ``conf_int``.
+
+        See Also
+        --------
+        robustfit.bootstrap.fast_bootstrap : How it works.
+
+        Examples
+        --------
+        >>> import robustfit as rf
+        >>> data = rf.datasets.load("education")
+        >>> fit = rf.irls(data.A, data.b, "tukey")
+        >>> print((fit.bootstrap(1000).bse / fit.bse).round(1))
+        [1.1 1.1 1.1 1.1]
+        """
+        if int(n) != n or n < 2:
+            raise ValueError(f"n must be a whole number of at least 2, got n={n!r}")
+        moves = fast_bootstrap(self._fitted, int(n), np.random.default_rng(rng), progress)
+        back = self._data.coordinates
+        samples = self.x + (moves if back is None else moves @ back.T)
+        return BootstrapResult(x=samples, estimate=self.x)
+
+    def compare(
+        self, reduced: FitResult, test: Literal["wald", "deviance"] = "wald"
+    ) -> dict[str, float]:
+        """Test whether a fit with fewer columns explains the response as well.
+
+        Parameters
+        ----------
+        reduced : FitResult
+            Fit of the same response, whose columns are combinations of columns of this fit.
+        test : {"wald", "deviance"}, default: "wald"
+            Wald's test with the covariance of this fit, or the difference of the objectives.
+
+        Returns
+        -------
+        dict
+            ``statistic``, ``pvalue`` by chi-square, and ``df``, the number of restrictions.
+
+        See Also
+        --------
+        robustfit.compare.compare_nested : The formulas.
+        wald_test : Any linear restrictions.
+
+        Examples
+        --------
+        >>> import robustfit as rf
+        >>> data = rf.datasets.load("stackloss")
+        >>> full = rf.irls(data.A, data.b, "tukey")
+        >>> reduced = rf.irls(data.A[:, :3], data.b, "tukey")
+        >>> print(f"{full.compare(reduced)['pvalue']:.4f}")
+        0.1062
+        """
+        if not np.array_equal(self.response, reduced.response):
+            raise ValueError("reduced must be a fit of the same response, row by row")
+        return comparison.compare_nested(
+            self._fitted,
+            reduced._fitted,
+            self._data.reduce(self.x) * self._data.unit,
+            covariance.covariance(self._fitted, self.cov_type),
+            test,
+        )
+
+    def compare_start(self) -> dict[str, float]:
+        """Compare the fit with its S-estimate and with least squares.
+
+        See `robustfit.compare.compare_start` for what is returned.
+        """
+        return comparison.compare_start(self._fitted)
+
+    @property
+    def rfpe(self) -> float:
+        """Robust final prediction error, in units of the squared scale; smaller is better."""
+        return comparison.rfpe(self._fitted)
+
+    @property
+    def aic(self) -> float:
+        """Akaike's criterion for ``loss="linear"``; a ValueError for losses without likelihood."""
+        return comparison.aic(self._fitted)
 
     # -- what the weights say ---------------------------------------------------------------
 
@@ -317,6 +448,47 @@ class FitResult:
             raise ValueError(f"threshold must be in [0, 1], got threshold={threshold!r}")
         rows = np.flatnonzero(self.weights <= threshold)
         return rows[np.argsort(self.weights[rows], kind="stable")]
+
+    def diagnostics(
+        self, threshold: float = 0.5, *, method: Literal["ogk", "mcd"] = "ogk"
+    ) -> Diagnostics:
+        """Return the rows that were down-weighted or lie far out, with what kind they are.
+
+        Parameters
+        ----------
+        threshold : float, default: 0.5
+            Rows with a weight below this are listed whatever their kind.
+        method : {"ogk", "mcd"}, default: "ogk"
+            Estimate of scatter for the robust distances; see
+            `robustfit.diagnostics.robust_distances`.
+
+        Examples
+        --------
+        >>> import robustfit as rf
+        >>> data = rf.datasets.load("starsCYG")
+        >>> fit = rf.irls(data.A, data.b, "tukey")
+        >>> print(fit.diagnostics())
+           row   weight    resid  leverage  distance  label
+            10    0.000     6.02     0.194      5.21  bad leverage
+            19    0.000     6.35     0.194      5.21  bad leverage
+            29    0.000     6.74     0.198      5.26  bad leverage
+            33    0.000     7.20     0.194      5.21  bad leverage
+             6    0.653     2.05     0.078      3.22  good leverage
+            13    1.000    -0.03     0.044      2.26  good leverage
+        leverage points have a distance above 2.24 (ogk)
+        """
+        left = np.flatnonzero(np.isfinite(self.weights))
+        table = diagnose(
+            self.model_matrix,
+            weights=self.weights[left],
+            standardised=self.standardised[left],
+            leverage=self.leverage[left],
+            freq=self._fitted.freq,
+            names=self.names,
+            threshold=threshold,
+            method=method,
+        )
+        return dataclasses.replace(table, row=left[table.row])
 
     # -- other shapes -----------------------------------------------------------------------
 
@@ -424,8 +596,7 @@ class FitResult:
             f"n = {self.nobs:g}, rank = {self.rank}, scale = {self.scale:.6g}, "
             f"robust R2 = {self.rsquared:.4f}, weight < {LOW_WEIGHT:g} on {low} rows",
             *self._search_lines(),
-            f"standard errors {self.cov_type}, Student's t with {self.df_resid:g} "
-            "degrees of freedom",
+            f"standard errors {self.cov_type}, Student's t with {self.df_t:g} degrees of freedom",
         ]
         tail = f"{100.0 * level:g} %"
         columns = ("estimate", "std error", "t", "P(>|t|)", f"[{tail}", f"{tail}]")
@@ -459,6 +630,7 @@ class FitResult:
 def _has_intercept(A: Array) -> bool:
     """Tell whether a constant is in the column space of A."""
     ones = np.ones(len(A))
+    A = A * linalg.column_scale(A)
     fitted = A @ np.linalg.lstsq(A, ones, rcond=None)[0]
     return bool(np.max(np.abs(ones - fitted), initial=0.0) < 1e-8)
 

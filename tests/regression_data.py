@@ -58,7 +58,7 @@ def _edge_cases():
         "rank_deficient": (np.column_stack([line, 3.0 + 2.0 * t]), y["rank_deficient"]),
         "huge": (line, 1e150 * y["line"]),
         "tiny": (line, 1e-150 * y["line"]),
-        "offset_1e8": (line + [0.0, 1e8], y["line"]),
+        "offset_1e8": (line + np.array([0.0, 1e8]), y["line"]),
         "nan_in_b": (line, no_number),
         "inf_in_A": (some_huge, y["line"]),
         "n_is_p_plus_1": (line[:3], np.array([0.0, 1.1, 1.9])),

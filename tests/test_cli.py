@@ -34,7 +34,7 @@ def test_demo_prints_the_fit_and_writes_the_picture(tmp_path, capsys):
     data = rf.datasets.load("starsCYG")
     fit, ols = rf.irls(data.A, data.b), rf.irls(data.A, data.b, "linear")
     assert "Robust linear fit: " + fit.status.verdict in out
-    assert "log.Te" in out
+    assert "log_te" in out
     sentence = out.splitlines()[-1]
     assert sentence.startswith("robustfit-demo.png: ")
     assert f"{ols.x[1]:+.3g}" in sentence

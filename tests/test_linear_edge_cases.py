@@ -1,5 +1,7 @@
 """Fourteen pathological inputs: the right answer, or a clear error or status."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from regression_data import EDGE_CASES
@@ -17,7 +19,7 @@ def fit(case, loss, **options):
 
 def test_no_case_is_left_without_a_test():
     assert len(EDGE_CASES) == 14
-    text = (__import__("pathlib").Path(__file__)).read_text("utf-8")
+    text = Path(__file__).read_text("utf-8")
     assert all(text.count(f'"{case}"') for case in EDGE_CASES)
 
 
@@ -183,6 +185,13 @@ def test_row_that_alone_determines_a_coefficient(loss, leverage):
     assert found.x[0] == pytest.approx(others.x[0], rel=1e-8)
 
 
+def test_leverage_of_such_a_row_does_not_depend_on_its_variance():
+    A, b = EDGE_CASES["leverage_one"]
+    found = rf.irls(A, b, "linear", var_weights=np.full(20, 0.25))
+    assert found.leverage[19] == pytest.approx(1.0, rel=1e-12)
+    assert np.sum(found.leverage) == pytest.approx(2.0, rel=1e-12)
+
+
 @each_loss
 def test_factor_with_a_small_level(loss):
     A, b = EDGE_CASES["small_level"]
@@ -191,6 +200,14 @@ def test_factor_with_a_small_level(loss):
     assert np.all(found.bse > 0.0)
     # The levels share nothing but the scale.
     for level in range(3):
-        rows = A @ [0, 1, 2] == level
+        rows = level == A @ [0, 1, 2]
         alone = rf.irls(np.ones((rows.sum(), 1)), b[rows], loss, start="ols", scale=found.scale)
         assert found.x @ [1, level == 1, level == 2] == pytest.approx(alone.x[0], rel=1e-8)
+
+
+@each_loss
+def test_design_of_zeros(loss):
+    with pytest.warns(rf.RankWarning, match="rank 0 with 2 columns"):
+        found = rf.irls(np.zeros((5, 2)), np.arange(5.0), loss, start="ols")
+    assert found.rank == 0
+    np.testing.assert_array_equal(found.x, 0.0)

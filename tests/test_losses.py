@@ -68,7 +68,7 @@ def test_law_for_other_shapes(loss, law):
     law(Subject(loss, "numpy", "float64"))
 
 
-anything = st.floats(allow_nan=False, width=64)
+anything = st.floats(-1e300, 1e300) | st.sampled_from([INF, -INF])
 constants = st.floats(1e-3, 1e3)
 
 
@@ -543,38 +543,42 @@ def test_gradcheck(name, torch):
 # -- SciPy --------------------------------------------------------------------------------
 
 
-def scipy_problem():
+def exponential_decay():
+    """Return the residuals of a curve with gross errors, and their exact Jacobian."""
     rng = np.random.default_rng(7)
     t = np.linspace(0, 3, 40)
     y = 2.0 * np.exp(-1.3 * t) + 0.05 * rng.standard_normal(40)
     y[::9] += 2.0
-    return lambda x: x[0] * np.exp(-x[1] * t) + x[2] - y
+
+    def residuals(x):
+        return x[0] * np.exp(-x[1] * t) + x[2] - y
+
+    def jacobian(x):
+        e = np.exp(-x[1] * t)
+        return np.column_stack([e, -x[0] * t * e, np.ones_like(t)])
+
+    return residuals, jacobian
 
 
 @pytest.mark.parametrize("name", ["linear", "huber", "soft_l1", "cauchy", "arctan"])
 @pytest.mark.parametrize("method", ["trf", "dogbox"])
 def test_scipy_gives_the_same_fit_as_with_its_own_loss(name, method):
-    def fit(loss, tol, max_nfev):
+    residuals, jacobian = exponential_decay()
+
+    def fit(loss, max_nfev):
+        tight = {"ftol": 1e-14, "xtol": 1e-14, "gtol": 1e-14, "max_nfev": max_nfev}
         return least_squares(
-            scipy_problem(),
-            [1.0, 1.0, 0.0],
-            loss=loss,
-            f_scale=0.2,
-            method=method,
-            ftol=tol,
-            xtol=tol,
-            gtol=tol,
-            max_nfev=max_nfev,
+            residuals, [1.0, 1.0, 0.0], jacobian, loss=loss, f_scale=0.2, method=method, **tight
         )
 
-    ours = scipy_loss(name, c=1.0)
-    # Step by step at first; at the end as far as the flat bottom defines the minimum.
-    for max_nfev, tol in ((1, 1e-14), (5, 1e-11), (None, 1e-6)):
-        a, b = fit(ours, 1e-14, max_nfev), fit(name, 1e-14, max_nfev)
-        np.testing.assert_allclose(a.x, b.x, rtol=tol)
-        np.testing.assert_allclose(a.fun, b.fun, rtol=tol, atol=1e-2 * tol)
-        assert a.cost == pytest.approx(b.cost, rel=1e-14 if max_nfev != 5 else 1e-12)
-        np.testing.assert_allclose(a.grad, b.grad, atol=1e2 * tol)
+    # Where psi' <= 0 SciPy divides by the root of the machine epsilon, which turns the last
+    # digit of a step into its eighth: only the first evaluation and the end can be compared.
+    for max_nfev, tol in ((1, 1e-15), (None, 1e-6)):
+        ours, theirs = fit(scipy_loss(name, c=1.0), max_nfev), fit(name, max_nfev)
+        np.testing.assert_allclose(ours.x, theirs.x, rtol=tol)
+        np.testing.assert_allclose(ours.grad, theirs.grad, atol=max(1e2 * tol, 1e-13))
+        assert ours.cost == pytest.approx(theirs.cost, rel=max(tol, 1e-14))
+    assert ours.cost == pytest.approx(theirs.cost, rel=1e-14)
 
 
 @pytest.mark.parametrize("name", LOSSES)

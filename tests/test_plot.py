@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
-from matplotlib.collections import FillBetweenPolyCollection
+from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
 
 import robustfit as rf
@@ -127,6 +127,19 @@ def test_omitted_rows_are_not_drawn_and_keep_their_number(draw, ax):
     ax.figure.canvas.draw()
 
 
+def test_numbers_of_a_cluster_lie_apart_and_inside(ax):
+    plot.residuals(fit_of("hbk"), ax=ax, colorbar=False)
+    assert sorted(map(int, texts(ax))) == list(range(10))
+    ax.figure.canvas.draw()
+    boxes = [text.get_window_extent() for text in ax.texts]
+    for i, box in enumerate(boxes):
+        assert not any(box.overlaps(other) for other in boxes[:i])
+        assert ax.bbox.containsx(box.x0)
+        assert ax.bbox.containsx(box.x1)
+        assert ax.bbox.containsy(box.y0)
+        assert ax.bbox.containsy(box.y1)
+
+
 # -- line ------------------------------------------------------------------------------------
 
 
@@ -139,11 +152,19 @@ def test_line_draws_both_lines_and_the_band(phones, ax):
         t, y = drawn.get_data()
         assert (t[0], t[-1]) == (50.0, 73.0)
         np.testing.assert_allclose(y, x[0] + x[1] * t, rtol=1e-9, atol=1e-9)
-    (band,) = (c for c in ax.collections if isinstance(c, FillBetweenPolyCollection))
+    (band,) = (c for c in ax.collections if isinstance(c, PolyCollection))
     _, low, high = phones.predict([[1.0, 50.0]], interval="confidence")[0]
     at_left = band.get_paths()[0].vertices
     at_left = at_left[at_left[:, 0] == 50.0, 1]
     np.testing.assert_allclose([at_left.min(), at_left.max()], [low, high])
+
+
+def test_a_wide_band_does_not_squeeze_the_data(phones, ax):
+    plot.line(phones, ax=ax, interval=None)
+    limits = ax.get_ylim()
+    other = Figure().subplots()
+    plot.line(phones, ax=other, interval="prediction", level=1.0 - 1e-9)
+    assert other.get_ylim() == limits
 
 
 def test_line_weights_count_in_the_least_squares_line(ax):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -50,6 +50,7 @@ def irls(
     maxiter: int = 200,
     nan_policy: Literal["raise", "omit"] = "raise",
     rng: int | np.random.Generator | None = 0,
+    names: Sequence[str] | None = None,
     callback: Callback | None = None,
     progress: bool = False,
 ) -> FitResult:
@@ -102,7 +103,8 @@ def irls(
         How each weighted least-squares problem is solved: normal equations in residual
         form, or QR; "auto" changes to QR where the normal equations are nearly singular.
     cov_type : str, default: "auto"
-        Covariance of the coefficients, one of ``robustfit.covariance.COV_TYPES``.
+        Covariance of the coefficients, one of ``robustfit.covariance.COV_TYPES``. "auto" is
+        "huber" for a convex loss and "w" (Koller and Stahel 2011) for any other.
     groups : array_like of shape (n,), optional
         Cluster labels for ``cov_type="cluster"``.
     tol : float, default: 1e-10
@@ -115,6 +117,8 @@ def irls(
     rng : int or numpy.random.Generator, default: 0
         Draws the subsets of the S- and LTS-search. The fixed default makes the same call
         give the same answer.
+    names : sequence of str, optional
+        Labels of the coefficients. Default: the columns of a data frame, or x1, x2, ...
     callback : callable, optional
         Called after each iteration as ``callback(intermediate_result)`` with a
         `scipy.optimize.OptimizeResult` of x, scale, nit and step; raising StopIteration
@@ -173,7 +177,7 @@ def irls(
     >>> fit.outliers()
     array([3])
     """
-    data = prepare(A, b, freq_weights, var_weights, nan_policy)
+    data = prepare(A, b, freq_weights, var_weights, nan_policy, names)
     tuned = get_loss(loss, c=c, efficiency=efficiency)
     ridge = _problem.nonnegative(ridge, "ridge")
     limits = _problem.inner_bounds(bounds, data, ridge)
@@ -239,7 +243,9 @@ def _groups(groups: ArrayLike | None, data: Data, cov_type: str) -> Any:
 
 
 def _automatic(outcome: Outcome) -> str:
-    return "avar1" if outcome.problem.rule.name == "s" else "huber"
+    # A convex loss keeps every row in the fit; for the others the rows that are rejected
+    # must not count as information. See docs: measured coverage.
+    return "huber" if outcome.problem.loss.convex else "w"
 
 
 # -- the estimators ----------------------------------------------------------------------------

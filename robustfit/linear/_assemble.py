@@ -105,7 +105,7 @@ def assemble(outcome: Outcome) -> FitResult:
         search=_search(outcome),
         names=data.names,
         _fitted=_in_units(fitted, unit),
-        _response=data.b * unit,
+        _data=data,
     )
 
 

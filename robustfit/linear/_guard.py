@@ -35,8 +35,10 @@ Solve = Callable[[Problem, Array], State]
 LADDER = (0.5, 0.7, 0.85, 0.9, 0.95)
 # Calibrated by tests/bench/basin_guard.py; see the page "How the basin guard works".
 SUSPICION_LEVEL = 0.05
-JUMP_LEVEL = 1e-4
+JUMP_LEVEL = 1e-8
 JUMP_RATIO = 1.03
+# Two losses that hardly differ do not make every step a jump.
+SMALLEST_VARIANCE = 0.02
 # Two fits are rivals if their S-scales are this close and they share so few of their rows.
 RIVAL_RATIO = 1.1
 RIVAL_OVERLAP = 0.5
@@ -112,10 +114,11 @@ def with_scale(
     """
     while True:
         inner = replace(problem, loss=verdict.loss)
-        rule = fixed_scale("d", rescale(inner, verdict.state))
-        after = solve(replace(inner, rule=rule), verdict.state.x)
-        before = (verdict.state.x, verdict.loss)
-        if not _jumped(inner, s_loss, before, (after.x, verdict.loss)):
+        scale = rescale(inner, verdict.state)
+        after = solve(replace(inner, rule=fixed_scale("d", scale)), verdict.state.x)
+        # At the first scale, this is the loss that the second one makes.
+        wider = replace(verdict.loss, c=verdict.loss.c * scale / s_fit.scale)
+        if not _jumped(inner, s_loss, (verdict.state.x, verdict.loss), (after.x, wider)):
             asked = after if verdict.kept is None else verdict.asked
             return replace(verdict, state=after, asked=asked)
         asked = after if verdict.kept is None else verdict.asked
@@ -193,7 +196,8 @@ def _jumped(
     moved = (data.A @ (x1 - x0)) * data.inv_sd / scale
     distance = float(w @ moved**2)
     p = data.A.shape[1]
-    limit = difference_variance(loss0, loss1) * stats.chi2.isf(JUMP_LEVEL, p)
+    spread = max(difference_variance(loss0, loss1), SMALLEST_VARIANCE)
+    limit = spread * stats.chi2.isf(JUMP_LEVEL, p)
     if distance <= limit * data.nobs / max(data.nobs - p, 1.0):
         return False
     return m_scale(problem, x1, s_loss) > JUMP_RATIO * m_scale(problem, x0, s_loss)

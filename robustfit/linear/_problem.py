@@ -140,7 +140,7 @@ def fixed_scale(name: str, value: float) -> ScaleRule:
 def scale_rule(scale: Any, loss: Loss, data: Data) -> ScaleRule:
     """Return the rule for a scale that needs no high-breakdown start."""
     if callable(scale):
-        return ScaleRule("callable", lambda t: float(scale(t)))
+        return ScaleRule("callable", lambda t: float(scale(t * data.unit)) / data.unit)
     if not isinstance(scale, str):
         value = float(scale)
         if not 0.0 < value < math.inf:

@@ -5,10 +5,12 @@ import hashlib
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar
 
 import numba
 from numba.extending import register_jitable
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 @functools.cache
@@ -20,29 +22,52 @@ def ufunc(
 ) -> Any:
     """Return ``scaled(formula, u, c, m, *shape)`` as a Numba ufunc of (u, c)."""
     register_jitable(forceinline=True)(formula)
-    stamp = source_stamp(scaled, formula, m)
 
     # Both signatures at once: without them float32 input would give float64 output.
     @numba.vectorize(["f4(f4,f4)", "f8(f8,f8)"], cache=can_cache(formula))  # type: ignore[no-untyped-call]
+    @named(source_stamp(scaled, formula, m), *shape)
     def evaluate(u: Any, c: Any) -> Any:
-        _ = stamp
         return scaled(formula, u, c, m, *shape)
 
     return evaluate
 
 
+def named(*key: object) -> Callable[[F], F]:
+    """Return a decorator that makes the name of a function unique to `key`.
+
+    Numba names a compiled function by its qualified name and a counter that starts anew in
+    each process. Two closures made by the same code, with different formulas, that were
+    cached by different processes can so have one name, and when both are loaded one of them
+    silently runs in place of the other. Every function compiled inside a factory needs this,
+    those that only other compiled functions call included.
+    """
+    digest = hashlib.sha256(repr(key).encode()).hexdigest()[:16]
+
+    def rename(function: F) -> F:
+        function.__qualname__ += f"_{digest}"
+        return function
+
+    return rename
+
+
 def can_cache(formula: Callable[..., Any]) -> bool:
-    """Tell whether compiled code of this formula may be kept on disk."""
-    return Path(formula.__code__.co_filename).is_file()
+    """Tell whether compiled code of this formula may be kept on disk.
+
+    It may if the file says all there is to know: not in a notebook, and not with values from
+    an enclosing function.
+    """
+    return Path(formula.__code__.co_filename).is_file() and not formula.__closure__
 
 
 def source_stamp(scaled: Callable[..., Any], formula: Callable[..., Any], m: ModuleType) -> str:
-    """Return a digest of the source that a compiled loss depends on.
+    """Return a digest of the names and the source that a compiled loss depends on.
 
-    Numba invalidates its disk cache by the file of the compiled function alone. A digest
-    in the closure makes an edited formula miss the cache instead of running the old code.
+    Numba invalidates its disk cache by the file of the compiled function alone. The digest
+    in its name makes an edited formula miss the cache instead of running the old code.
     """
     digest = hashlib.sha256()
+    for part in (scaled, formula):
+        digest.update(f"{part.__module__}.{part.__qualname__}".encode())
     for name in (scaled.__code__.co_filename, formula.__code__.co_filename, str(m.__file__)):
         path = Path(name)
         digest.update(path.read_bytes() if path.is_file() else name.encode())

@@ -61,8 +61,8 @@ def tau_factors(loss: Loss, h: ArrayLike, *, exact: bool = False) -> Floats:
     exact : bool, default: False
         Whether to use the definition for every loss. By default Tukey's, Hampel's, Welsch's,
         the lqq and the optimal loss at 95 % efficiency use the published approximation
-        ``sqrt(1 - a h) (1 + b h)``, as R's robustbase does; it is within 0.005 of the
-        definition for h up to 0.6, and 0.1 off at h = 1.
+        ``sqrt(1 - a h) (1 + b h)``, as R's robustbase does; it is within 0.01 of the
+        definition for h up to 0.7, and up to 0.13 too large at h = 1.
 
     Returns
     -------
@@ -132,9 +132,9 @@ def d_scale(
     Notes
     -----
     Solves ``sigma^2 = sum(w r^2) / (kappa sum(w tau^2))``, the weights w at
-    ``r / (tau sigma)``, by its fixed-point iteration with Aitken's acceleration. Without
-    outliers it is as efficient as the least-squares scale almost, and unbiased where the
-    number of coefficients is not small against n.
+    ``r / (tau sigma)``, by its fixed-point iteration with Aitken's acceleration. It is
+    more efficient than the S-scale, and less biased where the number of coefficients is not
+    small against n.
 
     References
     ----------
@@ -147,7 +147,7 @@ def d_scale(
     >>> from robustfit.scale import d_scale
     >>> r = np.array([-1.2, 0.3, 0.8, -0.4, 1.1, 50.0])
     >>> print(f"{d_scale(r, np.full(6, 1 / 6), Tukey(), start=1.0):.4f}")
-    1.0003
+    0.9979
     """
     if not start >= 0.0:
         raise ValueError(f"start must not be negative, got start={start!r}")

@@ -10,7 +10,6 @@ from typing import Any
 
 import numba
 import numpy as np
-from numba import prange
 from numba.extending import register_jitable
 from numpy.typing import NDArray
 
@@ -31,6 +30,8 @@ _POOL_ROWS = 4000
 _POOL_ROWS_PER_COLUMN = 100
 # Above this many elements a candidate is refined by all threads together.
 _LARGE_ELEMENTS = 300_000
+# Rows that a thread takes at a time.
+_CHUNK = 1 << 15
 # Of a large problem, so many distinct candidates are refined on all rows.
 _FINALISTS = 3
 
@@ -38,8 +39,11 @@ _FINALISTS = 3
 _QUARTILE = 0.6744897501960817
 # Two candidates are the same solution if their scales agree to this, relatively.
 _SAME_SCALE = 1e-6
-# From a step of this many standard errors on, Newton's method is tried.
-_NEAR = 0.3
+# Where a step changes the fit by less than this many scales, Newton's method is tried.
+_NEAR = 0.1
+# A scale below this, relative to 1 + sum |x|, is rounding error; below the next, it may be.
+_ROUNDING = 4e-16
+_EXACT = 1e-11
 # How exactly the scale of a candidate of the search is known.
 _SEARCH_SCALE = 1e-4
 
@@ -239,10 +243,17 @@ class _Search:
         s = np.full(len(x), np.nan)
         done = np.zeros(len(x), dtype=np.bool_)
         search, _ = engine(type(loss))
-        search(
-            rows.At, rows.b, rows.freq, self.goal, loss.sup, draws.first, draws.order, draws.offset,
-            x, steps, tol, scale_tol, loss.c, loss.shape, s, done,
-        )  # fmt: skip
+
+        def work(part: slice) -> None:
+            search(
+                rows.At, rows.b, rows.freq, self.goal, loss.sup, draws.first[part], draws.order,
+                draws.offset[part], x[part], steps, tol, scale_tol, loss.c, loss.shape, s[part],
+                done[part],
+            )  # fmt: skip
+
+        p, n = rows.At.shape
+        cost = len(x) * n * (30.0 + p * p) * min(steps, 10)
+        _subsets.in_threads(work, len(x), max(1, len(x) // 64), cost)
         return _Candidates(x, s, done).sorted()
 
     def of_draws(self, draws: Draws, steps: int) -> _Candidates:
@@ -324,12 +335,19 @@ class _Problem:
             total, slope = self.freq @ self.loss.rho(u), w @ (u * u)
             return float(total), float(slope), (A * curved[:, None]).T @ A, A.T @ (w * r)
         _, fold = engine(type(self.loss))
-        total = fold(
-            self.A, self.b, self.freq, self.M, x, s, newton, self.loss.c, self.loss.shape
-        ).sum(axis=0)
+
+        def work(part: slice) -> Array:
+            return np.asarray(
+                fold(
+                    self.A[part], self.b[part], self.freq[part], self.M, x, s, newton,
+                    self.loss.c, self.loss.shape,
+                )  # fmt: skip
+            )
+
+        total = sum(_subsets.in_threads(work, len(self.A), _CHUNK, math.inf))
         p = len(x)
         G = total[2 + p :].reshape(p, p)
-        return total[0], total[1], G + np.tril(G, -1).T, total[2 : 2 + p]
+        return float(total[0]), float(total[1]), G + np.tril(G, -1).T, total[2 : 2 + p]
 
     def refine(self, found: _Candidates, tol: float, maxiter: int) -> _Candidates:
         """Return the candidates refined on all rows."""
@@ -372,8 +390,9 @@ class _Problem:
         disturb each other and the passes need not wait for an exact scale.
         """
         last, newton = math.inf, False
+        near = _NEAR * math.sqrt(np.sum(self.freq))
         for _ in range(maxiter):
-            if s < 1e-14:
+            if s < _ROUNDING * (1.0 + float(np.sum(np.abs(z)))):
                 return z, s, True
             total, slope, G, g = self.fold(self.M @ z, s, newton)
             d = linalg.solve_gram(G, g)
@@ -390,15 +409,16 @@ class _Problem:
             if ended and change <= 1e-9:
                 return z, s, True
             # A Newton step that does not shrink was not near the solution.
-            newton = size < 0.5 * last if newton else size < _NEAR
+            newton = size < 0.5 * last if newton else size < near
             last = size
         return z, s, False
 
     def polish(self, z: Array, s: float) -> tuple[Array, float]:
         """Return x and the scale, with the last digits from residuals in A's coordinates."""
         x = self.M @ z
-        if s < 1e-14:
-            return x, s
+        if s < _EXACT * (1.0 + float(np.sum(np.abs(z)))):
+            exact = self.exact(x)
+            return (x, s) if exact is None else (exact, 0.0)
         for _ in range(2):
             total, slope, G, g = self.fold(x, s, True)
             d = linalg.solve_gram(G, g)
@@ -433,7 +453,7 @@ def engine(loss: type[Loss]) -> tuple[Callable[..., Any], Callable[..., Any]]:
         + source_stamp(weight, weight1, _scalar)
         + source_stamp(_subsets.gram, dpsi1, _scalar)
     )
-    jit = numba.njit(parallel=True, cache=can_cache(rho1), error_model="numpy")
+    jit = numba.njit(nogil=True, cache=can_cache(rho1), error_model="numpy")
 
     @register_jitable
     def scale_sums(r: Any, f: Any, s: Any, c: Any, shape: Any, t: Any, q: Any) -> Any:
@@ -504,13 +524,13 @@ def engine(loss: type[Loss]) -> tuple[Callable[..., Any], Callable[..., Any]]:
         g, d, new_x = np.empty(p), np.empty(p), np.empty(p)
         _subsets.residuals(At, b, x, r)
         s = m_scale(r, f, goal, top, -1.0, scale_tol, c, shape, w, t)
-        last = math.inf
+        last, near = math.inf, _NEAR * math.sqrt(n)
         for _ in range(steps):
             floor = 1.0
             for j in range(p):
                 floor += math.fabs(x[j])
             # What is left is rounding error: an exact fit.
-            if not s > 4e-16 * floor:
+            if not s > _ROUNDING * floor:
                 return s, True
             weights(r, f, s, c, shape, False, w)
             _subsets.gradient(At, w, r, t, g)
@@ -525,7 +545,7 @@ def engine(loss: type[Loss]) -> tuple[Callable[..., Any], Callable[..., Any]]:
                 _subsets.cholesky_solve(L, g, d)
                 if attempt == 0:
                     size = math.sqrt(max(_subsets.dot(d, g), 0.0)) / s
-                if (attempt == 0 and tol > 0.0 and size < _NEAR) or (attempt == 1 and not positive):
+                if (attempt == 0 and tol > 0.0 and size < near) or (attempt == 1 and not positive):
                     attempt += 1
                     continue
                 for j in range(p):
@@ -551,7 +571,7 @@ def engine(loss: type[Loss]) -> tuple[Callable[..., Any], Callable[..., Any]]:
     ) -> None:  # fmt: skip
         """Set the scale of every candidate, improved in place; draw x first if asked."""
         _ = stamp
-        for k in prange(len(s)):
+        for k in range(len(s)):
             valid = True
             if len(first) > 0:
                 valid = _subsets.elemental(At, b, first[k], order, offset[k], x[k])
@@ -562,42 +582,47 @@ def engine(loss: type[Loss]) -> tuple[Callable[..., Any], Callable[..., Any]]:
     def fold(
         A: Any, b: Any, f: Any, M: Any, x: Any, s: Any, newton: Any, c: Any, shape: Any
     ) -> Any:
-        """Return the sums of `_Problem.fold`, one row for each chunk of rows."""
+        """Return the sums of `_Problem.fold`, one after the other; G is a lower triangle."""
         _ = stamp
         n, p = A.shape
-        size = 16 * _subsets.BLOCK
-        chunks = (n + size - 1) // size
-        out = np.zeros((chunks, 2 + p + p * p))
-        for chunk in prange(chunks):
-            m = _subsets.BLOCK
-            r, w, t, q = np.empty(m), np.empty(m), np.empty(m), np.empty(m)
-            raw, block = np.empty((p, m)), np.empty((p, m))
-            G, g = np.empty((p, p)), np.empty(p)
-            for low in range(chunk * size, min(n, (chunk + 1) * size), m):
-                k = min(m, n - low)
-                fk = f[low : low + k]
-                for i in range(k):
-                    for j in range(p):
-                        raw[j, i] = A[low + i, j]
-                _subsets.residuals(raw[:, :k], b[low : low + k], x, r[:k])
-                for j in range(p):
-                    for i in range(k):
-                        block[j, i] = 0.0
-                    for l in range(p):
-                        for i in range(k):
-                            block[j, i] += raw[l, i] * M[l, j]
-                total, slope = scale_sums(r[:k], fk, s, c, shape, t[:k], q[:k])
-                weights(r[:k], fk, s, c, shape, False, w[:k])
-                _subsets.gradient(block[:, :k], w[:k], r[:k], t[:k], g)
-                if newton:
-                    weights(r[:k], fk, s, c, shape, True, w[:k])
-                _subsets.gram(block[:, :k], w[:k], t[:k], G)
-                out[chunk, 0] += total
-                out[chunk, 1] += slope
-                for j in range(p):
-                    out[chunk, 2 + j] += g[j]
-                    for l in range(j + 1):
-                        out[chunk, 2 + p + j * p + l] += G[j, l]
+        out = np.zeros(2 + p + p * p)
+        m = _subsets.BLOCK
+        r, w, t, q = np.empty(m), np.empty(m), np.empty(m), np.empty(m)
+        bk, fk = np.empty(m), np.empty(m)
+        raw, block = np.empty((p, m)), np.empty((p, m))
+        G, g = np.empty((p, p)), np.empty(p)
+        for low in range(0, n, m):
+            # Whole, contiguous blocks vectorize: the last is filled up with rows that weigh 0.
+            k = min(m, n - low)
+            for i in range(m):
+                bk[i] = b[low + i] if i < k else 0.0
+                fk[i] = f[low + i] if i < k else 0.0
+            for j in range(p):
+                column = raw[j]
+                for i in range(m):
+                    column[i] = A[low + i, j] if i < k else 0.0
+            _subsets.residuals(raw, bk, x, r)
+            for j in range(p):
+                mixed = block[j]
+                for i in range(m):
+                    mixed[i] = 0.0
+                # M is an upper triangle.
+                for l in range(j + 1):
+                    column, factor = raw[l], M[l, j]
+                    for i in range(m):
+                        mixed[i] += column[i] * factor
+            total, slope = scale_sums(r, fk, s, c, shape, t, q)
+            weights(r, fk, s, c, shape, False, w)
+            _subsets.gradient(block, w, r, t, g)
+            if newton:
+                weights(r, fk, s, c, shape, True, w)
+            _subsets.gram(block, w, t, G)
+            out[0] += total
+            out[1] += slope
+            for j in range(p):
+                out[2 + j] += g[j]
+                for l in range(j + 1):
+                    out[2 + p + j * p + l] += G[j, l]
         return out
 
     return search, fold

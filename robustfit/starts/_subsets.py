@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
+import numba
 import numpy as np
 from numba.extending import register_jitable
 from numpy.typing import NDArray
@@ -28,6 +31,8 @@ BLOCK = 512
 _DEPENDENT = 1e-11
 # A pivot of an equilibrated Gram matrix below this is rounding error.
 _SMALL_PIVOT = 1e-13
+# Starting threads takes about as long as this many floating-point operations.
+_WORTH_A_THREAD = 1e6
 # A column with fewer nonzeros in a sample of rows than this gets more of its rows.
 _SPARSE = 20
 
@@ -160,6 +165,26 @@ def sample_rows(A: Array, size: int, rng: np.random.Generator) -> Indices:
         pivots = lapack.qr(A.T / size, mode="r", pivoting=True)[1]
         rows = np.unique(np.concatenate([rows, pivots[: A.shape[1]]]))
     return np.asarray(rows, dtype=np.int64)
+
+
+# -- threads -----------------------------------------------------------------------------
+
+
+def in_threads(work: Callable[[slice], Any], count: int, size: int, cost: float) -> list[Any]:
+    """Return ``work(part)`` for the parts of range(count), slices of `size`, in order.
+
+    The kernels release the interpreter lock, so plain threads do. Numba's own would start
+    an OpenMP runtime, after which the process must not fork, and take longer to compile.
+    The parts do not depend on the number of threads, so neither does the result. `cost` is
+    the number of floating-point operations in all.
+    """
+    parts = [slice(low, min(low + size, count)) for low in range(0, count, size)]
+    threads = min(numba.config.NUMBA_NUM_THREADS, len(parts))
+    if threads == 1 or cost < _WORTH_A_THREAD:
+        return [work(part) for part in parts]
+    with ThreadPoolExecutor(threads) as pool:
+        # An interrupt cancels what has not begun.
+        return list(pool.map(work, parts))
 
 
 # -- compiled pieces ---------------------------------------------------------------------
