@@ -13,6 +13,9 @@ from robustfit import linalg
 
 Array = NDArray[np.float64]
 
+# Designs of up to this many elements are copied.
+_SMALL = 1_000_000
+
 
 @dataclass(frozen=True)
 class Data:
@@ -97,12 +100,12 @@ class Data:
         return x if self.basis is None else self.basis.T @ x
 
     def expand_cov(self, cov: Array) -> Array:
-        """Return the covariance of the caller's coefficients."""
+        """Return the covariance of the caller's coefficients, divided by the square of `unit`."""
         if self.basis is not None:
             cov = self.basis @ cov @ self.basis.T
         if self.column_unit is not None:
             cov = cov * self.column_unit * self.column_unit[:, None]
-        return np.array(cov * self.unit * self.unit)
+        return np.array(cov)
 
     def spread(self, values: Array) -> Array:
         """Return values of the rows that take part at the caller's rows, NaN elsewhere."""
@@ -142,13 +145,17 @@ def prepare(
     for name, w in (("freq_weights", freq), ("var_weights", var)):
         if np.any(w < 0.0):
             raise ValueError(f"{name} must not be negative, got {float(np.min(w))!r}")
-    if p == 0 or not np.any((freq > 0.0) & (var > 0.0)):
-        raise ValueError(f"A must have a row with weight and a column, got shape {(n, p)}")
+    if p == 0:
+        raise ValueError(f"A must have at least a column, got shape {(n, p)}")
+    if not np.any((freq > 0.0) & (var > 0.0)):
+        raise ValueError(f"A must have a row with positive weight, got shape {(n, p)}")
+    if not np.any(design):
+        raise ValueError(f"A must have a column that is not zero, got shape {(n, p)}")
     freq = np.where(var > 0.0, freq, 0.0)
     unit = linalg.power_of_two(float(np.max(np.abs(response))))
     column_unit = _extreme_columns(design)
     return Data(
-        A=design if column_unit is None else design * column_unit,
+        A=_own(design, A) if column_unit is None else design * column_unit,
         b=response / unit,
         freq=freq,
         inv_sd=np.sqrt(var),
@@ -158,6 +165,15 @@ def prepare(
         keep=keep,
         column_unit=column_unit,
     )
+
+
+def _own(design: Array, A: Any) -> Array:
+    """Return a small design as a copy, so that later changes to A do not reach the result.
+
+    A large one is referred to: a second copy of it may not fit into memory.
+    """
+    shared = isinstance(A, np.ndarray) and np.shares_memory(design, A)
+    return design.copy() if shared and design.size <= _SMALL else design
 
 
 def _labels(A: Any, names: Sequence[str] | None, p: int) -> tuple[str, ...]:
@@ -172,7 +188,14 @@ def _labels(A: Any, names: Sequence[str] | None, p: int) -> tuple[str, ...]:
 
 def _matrix(values: Any, name: str) -> Array:
     """Return a float64 array; a view where dtype and layout serve."""
-    array = np.asarray(values)
+    if hasattr(values, "toarray"):
+        raise TypeError(
+            f"{name} must be dense, not sparse, got {type(values).__name__}; use {name}.toarray()"
+        )
+    try:
+        array = np.asarray(values)
+    except ValueError as error:
+        raise ValueError(f"{name} must be a rectangular array of numbers: {error}") from error
     if array.dtype.kind not in "fiub":
         raise TypeError(f"{name} must hold real numbers, got dtype {array.dtype}")
     if np.ma.isMaskedArray(values) and np.ma.getmaskarray(values).any():

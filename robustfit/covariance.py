@@ -362,18 +362,25 @@ def matlab_sigmas(fitted: Fitted, *, leveraged: bool) -> dict[str, float]:
     adjusted = standardised / fitted.shrink
     # The residuals of least squares on the residuals are those on the response.
     ols = fitted.resid - fitted.A @ linalg.least_squares(fitted.A, fitted.resid, fitted.row_weights)
-    ols_s = float(np.linalg.norm(np.sqrt(fitted.row_weights) * ols)) / fitted.df_resid**0.5
+    df = fitted.df_resid if fitted.df_resid > 0.0 else np.nan
+    ols_s = float(np.linalg.norm(np.sqrt(fitted.row_weights) * ols)) / df**0.5
     mad_s = matlab_scale(adjusted if leveraged else standardised, fitted.freq, p)
-    u = adjusted / mad_s if mad_s > 0.0 else np.sign(adjusted) * np.inf
+    with np.errstate(divide="ignore", invalid="ignore"):
+        u = np.where(adjusted == 0.0, 0.0, adjusted / mad_s)
     slope, _ = _mean_variance(fitted.loss.dpsi(u), fitted.freq, ddof=0)
     if not slope > 0.0:
         return {"ols_s": ols_s, "mad_s": mad_s, "robust_s": np.nan, "s": ols_s}
     psi = fitted.shrink * fitted.loss.psi(u)
-    spread = float(np.sqrt(np.sum(fitted.freq * psi * psi) / fitted.df_resid))
+    spread = float(np.sqrt(np.sum(fitted.freq * psi * psi) / df))
     inflation = 1.0 + p / n * (1.0 - slope) / slope
     robust_s = inflation * spread * mad_s / slope
     pooled = float(np.hypot(ols_s * p, robust_s * n**0.5)) / (p**2 + n) ** 0.5
-    return {"ols_s": ols_s, "mad_s": mad_s, "robust_s": robust_s, "s": max(robust_s, pooled)}
+    return {
+        "ols_s": ols_s,
+        "mad_s": mad_s,
+        "robust_s": robust_s,
+        "s": float(np.maximum(robust_s, pooled)),
+    }
 
 
 def matlab_scale(resid: Array, freq: Array, p: int) -> float:

@@ -79,9 +79,9 @@ def solve_gram(G: Array, g: Array) -> Array | None:
 
 
 def weighted_step(
-    A: Array, w: Array, r: Array, *, x: Array, ridge: float = 0.0, solver: str = "auto"
+    A: Array, w: Array, r: Array, *, x: Array, ridge: Array | None = None, solver: str = "auto"
 ) -> Step:
-    """Return the step d that minimizes ``sum(w (r - A d)**2) + ridge |x + d|**2``.
+    """Return the step d that minimizes ``sum(w (r - A d)**2) + sum(ridge (x + d)**2)``.
 
     Raises
     ------
@@ -90,7 +90,7 @@ def weighted_step(
     """
     if solver != "qr":
         G, g = gram(A, w, r)
-        if ridge > 0.0:
+        if ridge is not None:
             G[np.diag_indices_from(G)] += ridge
             g = g - ridge * x
         d = solve_gram(G, g)
@@ -100,8 +100,8 @@ def weighted_step(
             raise ValueError("solver='cholesky' met nearly singular normal equations; use 'auto'")
     root = np.sqrt(w)
     A, r = A * root[:, None], r * root
-    if ridge > 0.0:
-        A = np.vstack([A, np.sqrt(ridge) * np.eye(len(x))])
+    if ridge is not None:
+        A = np.vstack([A, np.diag(np.sqrt(ridge))])
         r = np.concatenate([r, -np.sqrt(ridge) * x])
     return _minimum_norm_step(A, r)
 
@@ -163,7 +163,7 @@ def row_space(A: Array, w: Array) -> Array | None:
     return np.asarray(linalg.qr(Vt[:rank].T / scale[:, None], mode="economic")[0])
 
 
-def least_squares(A: Array, b: Array, w: Array, ridge: float = 0.0) -> Array:
+def least_squares(A: Array, b: Array, w: Array, ridge: Array | None = None) -> Array:
     """Return the weighted least-squares solution for A of full column rank.
 
     Small problems are solved by QR with iterative refinement in twice the working
@@ -172,7 +172,7 @@ def least_squares(A: Array, b: Array, w: Array, ridge: float = 0.0) -> Array:
     """
     n, p = A.shape
     x = np.zeros(p)
-    if ridge > 0.0 or n * p > _REFINED_ELEMENTS:
+    if ridge is not None or n * p > _REFINED_ELEMENTS:
         for _ in range(3):
             x = x + weighted_step(A, w, b - A @ x, ridge=ridge, x=x).d
         return x
@@ -238,4 +238,4 @@ def leverage(A: Array, w: Array) -> Array:
     out = np.empty(len(A))
     for rows in row_blocks(*A.shape):
         out[rows] = np.sum((A[rows] @ half) ** 2, axis=1)
-    return np.minimum(out, 1.0)
+    return np.minimum(out, 1.0 / np.where(w > 0.0, w, 1.0))

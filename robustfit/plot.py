@@ -212,7 +212,9 @@ def residuals(
     ax.axhline(0.0, color="0.6", linewidth=0.8)
     for limit in (-2.5, 2.5):
         ax.axhline(limit, color="0.35", linewidth=1.0, linestyle="--")
-    _points(ax, fit, fit.fittedvalues[rows], fit.standardised[rows], labels=labels, colorbar=colorbar)
+    _points(
+        ax, fit, fit.fittedvalues[rows], fit.standardised[rows], labels=labels, colorbar=colorbar
+    )
     ax.set(xlabel="fitted value", ylabel="standardised residual")
     return ax
 

@@ -102,6 +102,8 @@ class FitResult:
         Covariance matrix of x; NaN where it is not defined.
     cov_type : str
         Which covariance it is.
+    bse : ndarray of shape (p,)
+        Standard errors of x; they can be right where their squares in `cov` overflow.
     loss : Loss
         The loss with its tuning constant.
     status : Status
@@ -132,6 +134,7 @@ class FitResult:
     leverage: Array
     cov: Array
     cov_type: str
+    bse: Array
     loss: Loss
     status: Status
     message: str
@@ -148,10 +151,14 @@ class FitResult:
     _data: Data
 
     def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
+        for value in vars(self).values():
             if isinstance(value, np.ndarray):
                 value.setflags(write=False)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        # Unpickled arrays are writable.
+        self.__dict__.update(state)
+        self.__post_init__()
 
     @property
     def model_matrix(self) -> Array:
@@ -180,12 +187,6 @@ class FitResult:
     def success(self) -> bool:
         """Whether the result can be used as an estimate."""
         return self.status.success
-
-    @functools.cached_property
-    def bse(self) -> Array:
-        """Standard errors of x."""
-        with np.errstate(invalid="ignore"):
-            return _frozen(np.sqrt(np.diagonal(self.cov)))
 
     @functools.cached_property
     def tvalues(self) -> Array:
@@ -245,7 +246,7 @@ class FitResult:
         ndarray of shape (k,) or (k, 3)
             The prediction; with an interval: prediction, lower and upper limit.
         """
-        A = np.atleast_2d(np.asarray(A, dtype=np.float64))
+        A = np.atleast_2d(_numbers(A, "A"))
         if A.ndim != 2 or A.shape[1] != len(self.x):
             raise ValueError(f"A must have shape (k, {len(self.x)}), got shape {A.shape}")
         mean = A @ self.x
@@ -259,8 +260,7 @@ class FitResult:
         unit = self.scale if self.scale > 0.0 else 1.0
         variance = np.einsum("ij,jk,ik->i", A, self.cov / unit / unit, A)
         if interval == "prediction":
-            share = 1.0 if var_weights is None else np.asarray(var_weights, dtype=np.float64)
-            variance = variance + (self.scale / unit) ** 2 / share
+            variance = variance + (self.scale / unit) ** 2 / _shares(var_weights, len(A))
         half = self._quantile(level) * unit * np.sqrt(np.maximum(variance, 0.0))
         return np.column_stack([mean, mean - half, mean + half])
 
@@ -280,15 +280,20 @@ class FitResult:
             ``statistic`` (W / k), ``pvalue`` by F(k, `df_t`), ``chi2`` (W),
             ``pvalue_chi2`` by chi-square(k), ``df_num`` and ``df_denom``.
         """
-        R = np.atleast_2d(np.asarray(R, dtype=np.float64))
-        if R.shape[1] != len(self.x):
+        R, q = np.atleast_2d(_numbers(R, "R")), _numbers(q, "q")
+        if R.ndim != 2 or R.shape[1] != len(self.x):
             raise ValueError(f"R must have {len(self.x)} columns, got shape {R.shape}")
         k = R.shape[0]
-        gap = R @ self.x - np.broadcast_to(np.asarray(q, dtype=np.float64), (k,))
+        if q.shape not in ((), (k,)):
+            raise ValueError(f"q must be a number or have shape ({k},), got shape {q.shape}")
         middle = R @ self.cov @ R.T
-        if np.linalg.matrix_rank(middle) < k:
+        size = np.sqrt(np.diagonal(middle))
+        if not (np.all(np.isfinite(middle)) and np.any(self.bse > 0.0)):
+            raise ValueError(f"the covariance of this fit is not defined ({self.status.verdict})")
+        if not np.all(size > 0.0) or np.linalg.matrix_rank(middle / np.outer(size, size)) < k:
             raise ValueError(f"the {k} rows of R are not linearly independent restrictions")
-        chi2 = float(gap @ np.linalg.solve(middle, gap))
+        gap = (R @ self.x - q) / size
+        chi2 = float(gap @ np.linalg.solve(middle / np.outer(size, size), gap))
         return {
             "statistic": chi2 / k,
             "pvalue": float(stats.f.sf(chi2 / k, k, self.df_t)),
@@ -531,16 +536,19 @@ class FitResult:
         f = self._fitted
         sigmas = covariance.matlab_sigmas(f, leveraged=True)
         covb = covariance.covariance(f, "matlab")
-        se = np.sqrt(np.diagonal(covb))
-        z = self.x if len(self.x) == len(se) else np.full(len(se), np.nan)
-        t = z / se
+        covb = self._data.expand_cov(covb)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            se = np.sqrt(np.diagonal(covb))
+            t = self.x / se
+            rstud = f.resid * f.inv_sd / f.shrink / sigmas["s"]
+            coeffcorr = covb / np.outer(se, se)
         return {
             **sigmas,
             "resid": np.array(self.resid),
-            "rstud": f.resid * f.inv_sd / f.shrink / sigmas["s"],
+            "rstud": self._data.spread(rstud),
             "se": se,
             "covb": covb,
-            "coeffcorr": covb / np.outer(se, se),
+            "coeffcorr": coeffcorr,
             "t": t,
             "p": 2.0 * stats.t.sf(np.abs(t), self.df_resid),
             "w": np.array(self.weights),
@@ -566,9 +574,10 @@ class FitResult:
             Coverage of the confidence intervals.
         """
         head, columns, rows = self._table(level)
-        width = max(10, *(len(name) for name in self.names)) if self.names else 10
-        lines = [*head, "", f"{'':<{width}}" + "".join(f"{c:>12}" for c in columns)]
-        lines += [f"{name:<{width}}" + "".join(f"{v:>12}" for v in row) for name, row in rows]
+        width = max(10, *(len(name) for name in self.names))
+        cell = max(11, *(len(value) for _, row in rows for value in row))
+        lines = [*head, "", f"{'':<{width}}" + "".join(f" {c:>{cell}}" for c in columns)]
+        lines += [f"{name:<{width}}" + "".join(f" {v:>{cell}}" for v in row) for name, row in rows]
         return "\n".join(lines)
 
     __str__ = summary
@@ -591,12 +600,12 @@ class FitResult:
         head = [
             f"Robust linear fit: {verdict}",
             *([] if self.message == "" else [self.message]),
-            f"loss {self.loss!r}, start {self.start}, scale {self.scale_rule}, "
+            f"loss {self._loss_text()}, start {self.start}, scale {self.scale_rule}, "
             f"{self.nit} iterations",
-            f"n = {self.nobs:g}, rank = {self.rank}, scale = {self.scale:.6g}, "
+            f"n = {self.nobs:.12g}, rank = {self.rank}, scale = {self.scale:.6g}, "
             f"robust R2 = {self.rsquared:.4f}, weight < {LOW_WEIGHT:g} on {low} rows",
             *self._search_lines(),
-            f"standard errors {self.cov_type}, Student's t with {self.df_t:g} degrees of freedom",
+            self._inference_line(),
         ]
         tail = f"{100.0 * level:g} %"
         columns = ("estimate", "std error", "t", "P(>|t|)", f"[{tail}", f"{tail}]")
@@ -617,6 +626,18 @@ class FitResult:
         ]
         return head, columns, rows
 
+    def _loss_text(self) -> str:
+        fields = ", ".join(
+            f"{f.name}={getattr(self.loss, f.name):.6g}" for f in dataclasses.fields(self.loss)
+        )
+        return f"{type(self.loss).__name__}({fields})"
+
+    def _inference_line(self) -> str:
+        if not np.any(np.isfinite(self.bse)):
+            return "no standard errors: they are not defined for this fit"
+        df = f"{self.df_t:.6g} degrees of freedom"
+        return f"standard errors {self.cov_type}, Student's t with {df}"
+
     def _search_lines(self) -> list[str]:
         found = self.search
         if found is None:
@@ -633,6 +654,26 @@ def _has_intercept(A: Array) -> bool:
     A = A * linalg.column_scale(A)
     fitted = A @ np.linalg.lstsq(A, ones, rcond=None)[0]
     return bool(np.max(np.abs(ones - fitted), initial=0.0) < 1e-8)
+
+
+def _numbers(values: ArrayLike, name: str) -> Array:
+    """Return a finite float64 array."""
+    try:
+        array = np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"{name} must hold real numbers: {error}") from error
+    if not np.all(np.isfinite(array)):
+        raise ValueError(f"{name} must be finite, got {name}={values!r}")
+    return array
+
+
+def _shares(var_weights: ArrayLike | None, rows: int) -> Array:
+    share = _numbers(1.0 if var_weights is None else var_weights, "var_weights")
+    if share.shape not in ((), (rows,)) or not np.all(share > 0.0):
+        raise ValueError(
+            f"var_weights must be positive, one number or {rows}, got var_weights={var_weights!r}"
+        )
+    return share
 
 
 def _frozen(values: Array) -> Array:

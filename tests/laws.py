@@ -107,9 +107,7 @@ def weights_lie_between_zero_and_one_and_fall(f):
 
 def psi_is_u_times_the_weight(f):
     u = f.points(-6.0, 30.0)
-    np.testing.assert_allclose(
-        f.psi(u), u * f.weight(u), rtol=8 * f.eps, atol=8 * f.eps * f.loss.c
-    )
+    np.testing.assert_allclose(f.psi(u), u * f.weight(u), rtol=8 * f.eps, atol=8 * f.eps * f.loss.c)
 
 
 def psi_is_the_slope_of_rho(f):
@@ -136,10 +134,12 @@ def _is_slope(f, function, slope, tol):
 def a_constant_only_scales(f):
     # A power of two scales exactly, so this must hold to the last bits.
     u = f.points()
-    twice = dataclasses.replace(f, loss=dataclasses.replace(f.loss, c=4.0 * f.loss.c))
+    wider = dataclasses.replace(f, loss=dataclasses.replace(f.loss, c=4.0 * f.loss.c))
     for kind, power in (("rho", 2), ("psi", 1), ("weight", 0), ("dpsi", 0)):
         expected = 4.0**power * f.evaluate(kind, u)
-        np.testing.assert_allclose(twice.evaluate(kind, 4 * u), expected, rtol=4 * f.eps, atol=f.tiny)
+        np.testing.assert_allclose(
+            wider.evaluate(kind, 4 * u), expected, rtol=4 * f.eps, atol=f.tiny
+        )
 
 
 def bounded_means_that_rho_has_a_finite_limit(f):

@@ -115,9 +115,10 @@ def test_masked_values_count_as_missing():
     assert_same(fit(A, b, nan_policy="omit"), fit(A[keep], B[keep]))
 
 
-def test_float64_is_not_copied():
-    data = prepare(A, B, None, None, "raise")
-    assert np.shares_memory(data.A, A)
+def test_a_large_design_is_not_copied():
+    large = np.ones((1_000_001, 1))
+    data = prepare(large, np.arange(1_000_001.0), None, None, "raise")
+    assert np.shares_memory(data.A, large)
 
 
 def test_the_result_does_not_change_with_the_data():

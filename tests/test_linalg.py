@@ -96,7 +96,8 @@ def test_solve_gram_gives_up_where_it_would_be_wrong(G):
 def test_weighted_step(solver, ridge):
     A, w, b = problem()
     x = np.arange(4.0)
-    step = linalg.weighted_step(A, w, b - A @ x, x=x, ridge=ridge, solver=solver)
+    penalty = np.full(4, ridge) if ridge else None
+    step = linalg.weighted_step(A, w, b - A @ x, x=x, ridge=penalty, solver=solver)
     expected = np.linalg.solve((A.T * w) @ A + ridge * np.eye(4), A.T @ (w * b))
     np.testing.assert_allclose(x + step.d, expected, rtol=1e-10)
     assert step.rank == 4
@@ -175,7 +176,9 @@ def test_large_problems_agree_with_small_ones(ridge):
     root = np.sqrt(w)
     stacked = np.vstack([A * root[:, None], np.sqrt(ridge) * np.eye(4)])
     expected = np.linalg.lstsq(stacked, np.append(b * root, np.zeros(4)), rcond=None)[0]
-    np.testing.assert_allclose(linalg.least_squares(A, b, w, ridge), expected, rtol=1e-9)
+    np.testing.assert_allclose(
+        linalg.least_squares(A, b, w, np.full(4, ridge) if ridge else None), expected, rtol=1e-9
+    )
 
 
 def test_one_column_and_as_many_rows_as_columns():

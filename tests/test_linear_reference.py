@@ -75,6 +75,7 @@ def fit_like_rlm(name, case):
         RLM_LOSSES[psi],
         start=R[name]["lts"] if start else "ols",
         scale=rlm_mad if scale == "mad" else scale,
+        cov_type="huber",
         maxiter=500,
         tol=1e-12,
     )

@@ -7,7 +7,6 @@ import os
 import pickle
 import subprocess
 import sys
-import textwrap
 from pathlib import Path
 
 import numba
@@ -68,36 +67,27 @@ def run_python(*arguments, cwd, **environment):
 # -- the cache on disk --------------------------------------------------------------------
 
 
-def test_second_process_loads_compiled_functions_from_disk(tmp_path):
-    code = (
-        "from robustfit.losses import welsch_rho, hampel_weight, Barron\n"
-        "barron = Barron(1.0, -1.0).ufunc('psi')\n"
-        "print(welsch_rho(1.0, 2.0), hampel_weight(3.0, 1.0), barron(1.0, 1.0))\n"
-    )
-    first, cold = run_python("-c", code, cwd=tmp_path)
-    second, warm = run_python("-c", code, cwd=tmp_path)
-    assert first == second
-    assert "data saved" in cold
-    assert warm.count("data loaded") >= 6  # three functions in two precisions
-    assert "data saved" not in warm
-
-
-def test_functions_cached_by_different_processes_are_not_taken_for_one_another(tmp_path):
-    # Numba numbers what it compiles from one in each process: both get the same number.
+def test_functions_cached_by_two_processes_are_loaded_by_a_third(tmp_path):
+    # Numba numbers what it compiles from one in each process. Both of these get the same
+    # number, and must not be taken for one another where they meet.
     for name in ("huber", "tukey"):
-        run_python("-c", f"from robustfit.losses import {name}_rho as f; f(1.0, 1.0)", cwd=tmp_path)
+        code = f"from robustfit.losses import {name}_rho as f; print(float(f(3.0, 1.0)))"
+        assert "data saved" in run_python("-c", code, cwd=tmp_path)[1]
     code = (
-        "import numba\n"
+        "import sys, numba\n"
         "from robustfit.losses import huber_rho, tukey_rho\n"
         "@numba.njit\n"
         "def both(u, c):\n"
         "    return huber_rho(u, c), tukey_rho(u, c)\n"
-        "print(*both(3.0, 1.0), huber_rho(3.0, 1.0), tukey_rho(3.0, 1.0))\n"
+        "print(*both(3.0, 1.0), huber_rho(3.0, 1.0), tukey_rho(3.0, 1.0), 'torch' in sys.modules)\n"
     )
     found, cache = run_python("-c", code, cwd=tmp_path)
+    assert cache.count("data loaded") == 4  # two functions in two precisions
     assert "data saved" not in cache
-    values = np.array(found[0].split(), dtype=float)
-    np.testing.assert_allclose(values, [2.5, 1 / 6, 2.5, 1 / 6], rtol=1e-14)
+    *values, has_torch = found[0].split()
+    np.testing.assert_allclose(np.array(values, float), [2.5, 1 / 6, 2.5, 1 / 6], rtol=1e-14)
+    # Trap: optional must mean optional, and torch alone takes longer to import than all else.
+    assert has_torch == "False"
 
 
 def test_edited_formula_is_compiled_again(tmp_path):
@@ -108,9 +98,6 @@ def test_edited_formula_is_compiled_again(tmp_path):
     )
     module.write_text(USER_LOSS)
     assert run_python("-c", code, cwd=tmp_path)[0] == ["0.25 0.25"]
-    found, cache = run_python("-c", code, cwd=tmp_path)
-    assert found == ["0.25 0.25"]
-    assert "data saved" not in cache
     module.write_text(USER_LOSS.replace("FACTOR = 1.0", "FACTOR = 0.5"))
     assert run_python("-c", code, cwd=tmp_path)[0] == ["0.125 0.125"]
 
@@ -134,11 +121,10 @@ def test_stamp_covers_every_file_that_a_compiled_loss_is_made_of(tmp_path, monke
 
 def test_loss_defined_in_a_script_is_cached_and_in_a_notebook_is_not(tmp_path):
     use = "print(float(Shared(1.0).ufunc('weight')(1.0, 1.0)))\n"
-    script = tmp_path / "script.py"
-    script.write_text(USER_LOSS + use)
-    assert run_python("script.py", cwd=tmp_path)[0] == ["0.25"]
-    script.write_text(USER_LOSS.replace("FACTOR = 1.0", "FACTOR = 0.5") + use)
-    assert run_python("script.py", cwd=tmp_path)[0] == ["0.125"]
+    (tmp_path / "script.py").write_text(USER_LOSS + use)
+    found, cache = run_python("script.py", cwd=tmp_path)
+    assert found == ["0.25"]
+    assert "data saved" in cache
     # A cell has no file, and the same cell may run twice with another formula.
     cells = (
         "cell = '''" + USER_LOSS.replace('"""', "'") + "'''\n"
@@ -288,7 +274,7 @@ def test_name_that_is_taken_is_refused_and_leaves_no_trace(registry, names):
 
 def test_class_of_the_same_name_from_another_module_is_refused(registry):
     type("Mine", (Loss,), parts(name="mine", __module__="first"))
-    with pytest.raises(ValueError, match="the name 'mine' of .*second.* belongs to .*first"):
+    with pytest.raises(ValueError, match=r"the name 'mine' of .*second.* belongs to .*first"):
         type("Mine", (Loss,), parts(name="mine", __module__="second"))
 
 
@@ -321,16 +307,6 @@ def test_shape_parameter_of_a_user_loss_reaches_the_formulas():
 
 
 # -- torch --------------------------------------------------------------------------------
-
-
-def test_evaluating_numpy_arrays_does_not_import_torch(tmp_path):
-    code = (
-        "import sys, robustfit\n"
-        "from robustfit.losses import get_loss, welsch_rho\n"
-        "get_loss('huber').rho([1.0])\n"
-        "print('torch' in sys.modules)\n"
-    )
-    assert run_python("-c", code, cwd=tmp_path)[0] == ["False"]
 
 
 def test_torch_constants_do_not_fall_back_to_single_precision():

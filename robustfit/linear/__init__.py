@@ -16,7 +16,7 @@ from robustfit._inputs import Data, prepare
 from robustfit._progress import Bar, progress_bar
 from robustfit.linear import _guard, _problem
 from robustfit.linear._assemble import Outcome, assemble
-from robustfit.linear._iterate import iterate
+from robustfit.linear._iterate import iterate, settled
 from robustfit.linear._problem import Array, Callback, Problem, State
 from robustfit.losses import Linear, Loss, get_loss
 from robustfit.result import FitResult, Status
@@ -179,12 +179,12 @@ def irls(
     """
     data = prepare(A, b, freq_weights, var_weights, nan_policy, names)
     tuned = get_loss(loss, c=c, efficiency=efficiency)
-    ridge = _problem.nonnegative(ridge, "ridge")
-    limits = _problem.inner_bounds(bounds, data, ridge)
+    penalty = _problem.inner_ridge(ridge, data)
+    limits = _problem.inner_bounds(bounds, data, penalty)
     basis = linalg.row_space(data.A, data.row_weights)
-    if basis is not None and ridge == 0.0 and limits is None:
+    if basis is not None and penalty is None and limits is None:
         data = data.with_basis(basis)
-    start, scale = _resolve(start, scale, tuned, free=ridge == 0.0 or basis is None)
+    start, scale = _resolve(start, scale, tuned, free=penalty is None or basis is None)
     cov_type = _problem.known(cov_type, "cov_type", ("auto", *covariance.COV_TYPES))
     generator = np.random.default_rng(rng)
     problem = Problem(
@@ -192,12 +192,12 @@ def irls(
         loss=tuned,
         rule=_problem.scale_rule("mad" if scale in ("s", "d") else scale, tuned, data),
         adjust=_problem.adjustment(data) if leverage else 1.0,
-        ridge=ridge,
+        ridge=penalty,
         bounds=limits,
         solver=_problem.known(solver, "solver", ("auto", "cholesky", "qr")),
         tol=_problem.nonnegative(tol, "tol"),
         maxiter=_problem.whole(maxiter, "maxiter"),
-        callback=callback,
+        callback=_problem.called(callback),
     )
     fixed = c is not None or efficiency is not None or isinstance(loss, Loss)
     with progress_bar(problem.maxiter, "irls", progress) as bar:
@@ -266,7 +266,7 @@ def _fit(
         s_fit = _s_step(problem, s_loss, rng)
     x, name = _start(problem, start, s_fit, rng)
     if s_fit is not None and s_fit.scale == 0.0:
-        exact = State(s_fit.x, 0.0, 0, Status.EXACT_FIT)
+        exact = settled(problem.data, State(s_fit.x, 0.0, 0, Status.EXACT_FIT))
         return Outcome(problem, exact, name, "", s_fit, s_loss)
     if s_fit is None or scale not in ("s", "d"):
         return Outcome(problem, iterate(problem, x, bar), name, "", s_fit, s_loss)
@@ -279,7 +279,10 @@ def _start(
     """Return the first x, within the bounds, and the name of the start."""
     data = problem.data
     if not isinstance(start, str):
-        given = np.asarray(start, dtype=np.float64)
+        try:
+            given = np.asarray(start, dtype=np.float64)
+        except (TypeError, ValueError) as error:
+            raise TypeError(f"start must be a name or numbers, got start={start!r}") from error
         if given.shape != (data.columns,) or not np.all(np.isfinite(given)):
             raise ValueError(f"start must be {data.columns} finite numbers, got start={start!r}")
         x, start = data.reduce(given), "given"
@@ -346,7 +349,8 @@ def _mm(
 
     m_problem = replace(problem, rule=_problem.fixed_scale("s", s_fit.scale))
     state = solve(m_problem, x)
-    guarded = name == "s" and problem.bounds is None and problem.ridge == 0.0
+    free = problem.bounds is None and problem.ridge is None
+    guarded = name == "s" and free and not problem.loss.convex
     if not guarded or state.status is not Status.CONVERGED:
         return Outcome(m_problem, state, name, "", s_fit, s_loss)
     verdict = _guard.watch(m_problem, s_fit, s_loss, state, solve)

@@ -82,7 +82,11 @@ def assemble(outcome: Outcome) -> FitResult:
         s_stage=stage,
         groups=outcome.groups,
     )
-    cov = _covariance(fitted, status, outcome.cov_type)
+    # Overflow and underflow of squared units are harmless: `bse` does not go through them.
+    with np.errstate(over="ignore", under="ignore"):
+        unit_cov = data.expand_cov(_covariance(fitted, status, weights, outcome.cov_type))
+        cov = unit_cov * unit * unit
+        bse = np.sqrt(np.maximum(np.diagonal(unit_cov), 0.0)) * unit
     return FitResult(
         x=data.expand(state.x),
         scale=scale * unit,
@@ -90,7 +94,8 @@ def assemble(outcome: Outcome) -> FitResult:
         resid=data.spread(resid * unit),
         fittedvalues=data.spread((data.b - resid) * unit),
         leverage=data.spread(leverage),
-        cov=data.expand_cov(cov),
+        cov=cov,
+        bse=bse,
         cov_type=outcome.cov_type,
         loss=loss,
         status=status,
@@ -121,17 +126,28 @@ def _weights(problem: Problem, state: State, resid: Array) -> tuple[Array, float
 
 def _status(problem: Problem, state: State, weights: Array) -> Status:
     data = problem.data
-    w = data.freq * weights
-    if state.status is not Status.EXACT_FIT and np.sum(w) ** 2 < data.A.shape[1] * np.sum(w**2):
+    if state.status is not Status.EXACT_FIT and not _determined(problem, weights):
         return Status.NO_WEIGHT
     if state.status is Status.CONVERGED and data.basis is not None:
         return Status.RANK_DEFICIENT
     return state.status
 
 
-def _covariance(fitted: covariance.Fitted, status: Status, cov_type: str) -> Array:
+def _determined(problem: Problem, weights: Array) -> bool:
+    """Tell whether the rows that keep weight count for as many as there are coefficients.
+
+    ``sum(w)**2 / sum(w**2)`` is the number of equal weights that would be as informative.
+    """
+    total = float(problem.data.freq @ weights)
+    square = float(problem.data.freq @ weights**2)
+    need = 1.0 if problem.ridge is not None else problem.data.A.shape[1]
+    return square > 0.0 and total * total >= need * square * (1.0 - 1e-12)
+
+
+def _covariance(fitted: covariance.Fitted, status: Status, weights: Array, cov_type: str) -> Array:
     p = fitted.A.shape[1]
-    if status is Status.NO_WEIGHT or fitted.df_resid <= 0.0:
+    undetermined = status is Status.EXACT_FIT and not np.all(weights[fitted.freq > 0.0] == 1.0)
+    if status is Status.NO_WEIGHT or undetermined or fitted.df_resid <= 0.0:
         return np.full((p, p), np.nan)
     if status is Status.EXACT_FIT:
         return np.zeros((p, p))

@@ -28,13 +28,13 @@ def iterate(problem: Problem, x: Array, bar: Bar) -> State:
     resid = problem.residuals(x)
     scale = rule.estimate(problem.standardise(resid))
     if isinstance(loss, Linear) or np.all(resid == 0.0):
-        exact = exactly_fitted(data, x, resid)
-        return State(x, scale, 0, Status.EXACT_FIT if exact else Status.CONVERGED, 0.0)
+        state = State(x, scale, 0, Status.CONVERGED)
+        return settled(data, state) if exactly_fitted(data, x, resid) else state
     memory, ratio, previous = _Anderson(data), 0.0, math.inf
     state = State(x, scale, 0, Status.MAXITER, math.inf)
     for nit in range(1, problem.maxiter + 1):
         if scale <= 1e-8 * data.size and exactly_fitted(data, x, resid):
-            return replace(state, status=Status.EXACT_FIT, scale=0.0)
+            return settled(data, replace(state, x=x))
         if not scale > 0.0:
             return replace(state, status=Status.NO_WEIGHT)
         u = problem.standardise(resid) / scale
@@ -81,7 +81,7 @@ def _newton(problem: Problem, x: Array, resid: Array, scale: float, plain: Array
     curvature = data.row_weights * loss.dpsi(u)
     G, _ = linalg.gram(data.A, curvature, resid)
     _, g = linalg.gram(data.A, data.row_weights * loss.weight(u), resid)
-    if problem.ridge > 0.0:
+    if problem.ridge is not None:
         G[np.diag_indices_from(G)] += problem.ridge
         g = g - problem.ridge * x
     d = linalg.solve_gram(G, g)
@@ -90,7 +90,8 @@ def _newton(problem: Problem, x: Array, resid: Array, scale: float, plain: Array
 
     def cost(step: Array) -> float:
         moved = problem.standardise(data.b - data.A @ (x + step)) / scale
-        return problem.cost(moved, scale) + 0.5 * problem.ridge * float((x + step) @ (x + step))
+        penalty = 0.0 if problem.ridge is None else 0.5 * float(problem.ridge @ (x + step) ** 2)
+        return problem.cost(moved, scale) + penalty
 
     # At the solution both costs agree to rounding, and the Newton step is the better one.
     return d if cost(d) <= cost(plain) * (1.0 + 1e-14) else plain
@@ -133,9 +134,24 @@ def _converged(problem: Problem, state: State, ratio: float) -> bool:
     if state.step <= problem.tol * (1.0 - ratio):
         return True
     data, x = problem.data, state.x
-    size = float(np.max(data.inv_sd * (np.abs(data.A) @ np.abs(x) + np.abs(data.b))))
+    u = problem.standardise(problem.residuals(x)) / state.scale
+    # A row without weight is not rounded into anything.
+    w = np.where(data.freq > 0.0, problem.loss.weight(u), 0.0)
+    size = float(np.max(w * data.inv_sd * (np.abs(data.A) @ np.abs(x) + np.abs(data.b))))
     rounding = 4.0 * linalg.EPS * size * math.sqrt(len(x))
     return state.step * state.scale <= rounding <= _NEAR * state.scale
+
+
+def settled(data: Data, state: State) -> State:
+    """Return the exact fit near a state: the least-squares fit of the rows that are exact."""
+    rows = exact_rows(data, state.x, data.b - data.A @ state.x)
+    x = linalg.least_squares(data.A[rows], data.b[rows], data.row_weights[rows])
+    # What a coefficient contributes below the rounding of the response is none of it.
+    x = np.where(np.max(np.abs(data.A[rows]), axis=0) * np.abs(x) < linalg.EPS * data.size, 0.0, x)
+    again = exact_rows(data, x, data.b - data.A @ x)
+    if float(data.freq @ again) >= float(data.freq @ rows):
+        state = replace(state, x=x)
+    return replace(state, status=Status.EXACT_FIT, scale=0.0)
 
 
 def exactly_fitted(data: Data, x: Array, resid: Array) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -55,7 +55,7 @@ class Problem:
     loss: Loss
     rule: ScaleRule
     adjust: Array | float
-    ridge: float
+    ridge: Array | None
     bounds: tuple[Array, Array] | None
     solver: str
     tol: float
@@ -94,33 +94,53 @@ def known(value: Any, name: str, allowed: tuple[str, ...]) -> str:
     return value
 
 
+def real(value: Any, name: str) -> float:
+    """Return `value` as a float if it is one number."""
+    try:
+        return float(value)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"{name} must be a number, got {name}={value!r}") from error
+
+
 def nonnegative(value: float, name: str) -> float:
     """Return `value` if it is a finite number of at least 0."""
-    value = float(value)
-    if not 0.0 <= value < math.inf:
+    number = real(value, name)
+    if not 0.0 <= number < math.inf:
         raise ValueError(f"{name} must be a finite number of at least 0, got {name}={value!r}")
-    return value
+    return number
 
 
 def whole(value: int, name: str) -> int:
     """Return `value` if it is a whole number of at least 0."""
-    if int(value) != value or value < 0:
+    number = nonnegative(value, name)
+    if number != math.floor(number):
         raise ValueError(f"{name} must be a whole number of at least 0, got {name}={value!r}")
-    return int(value)
+    return int(number)
+
+
+def inner_ridge(ridge: float, data: Data) -> Array | None:
+    """Return the penalty of each column in inner units, None for no penalty."""
+    penalty = nonnegative(ridge, "ridge")
+    unit = np.ones(data.columns) if data.column_unit is None else data.column_unit
+    return penalty * unit**2 if penalty > 0.0 else None
 
 
 def inner_bounds(
-    bounds: tuple[ArrayLike, ArrayLike] | None, data: Data, ridge: float
+    bounds: tuple[ArrayLike, ArrayLike] | None, data: Data, ridge: Array | None
 ) -> tuple[Array, Array] | None:
     """Return lower and upper limits in inner units."""
     if bounds is None:
         return None
-    if ridge > 0.0:
+    if ridge is not None:
         raise ValueError("bounds and ridge cannot be combined; give one of them")
-    if len(bounds) != 2:
-        raise ValueError(f"bounds must be a pair (lower, upper), got bounds={bounds!r}")
     p = data.columns
-    low, high = (np.array(np.broadcast_to(np.asarray(end, float), (p,))) for end in bounds)
+    try:
+        low, high = (np.array(np.broadcast_to(np.asarray(end, float), (p,))) for end in bounds)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"bounds must be a pair (lower, upper) of numbers or {p} numbers each, "
+            f"got bounds={bounds!r}"
+        ) from error
     if not np.all(low < high):
         raise ValueError(f"bounds must have lower < upper everywhere, got bounds={bounds!r}")
     return data.reduce(low), data.reduce(high)
@@ -142,7 +162,7 @@ def scale_rule(scale: Any, loss: Loss, data: Data) -> ScaleRule:
     if callable(scale):
         return ScaleRule("callable", lambda t: float(scale(t * data.unit)) / data.unit)
     if not isinstance(scale, str):
-        value = float(scale)
+        value = real(scale, "scale")
         if not 0.0 < value < math.inf:
             raise ValueError(f"scale must be positive and finite, got scale={scale!r}")
         return fixed_scale("given", value / data.unit)
@@ -180,3 +200,10 @@ _NAMED = {"mad": _mad, "mad-fixed": _mad, "huber": _huber, "std": _std, "matlab"
 def _counts(data: Data) -> Array | None:
     """Return the frequency weights, None where all are one: that is quicker."""
     return None if np.all(data.freq == 1.0) else data.freq
+
+
+def called(callback: Any) -> Callback | None:
+    """Return `callback` if it can be called or is None."""
+    if callback is not None and not callable(callback):
+        raise TypeError(f"callback must be callable or None, got callback={callback!r}")
+    return cast(Callback | None, callback)

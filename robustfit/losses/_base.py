@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+import numbers
 from collections.abc import Callable
 from typing import Any, ClassVar, Literal, Self, cast
 
@@ -139,7 +140,10 @@ class Loss:
             value = getattr(self, field.name)
             if value is None and field.name == "c":
                 value = self.constant("efficiency", 0.95)
-            object.__setattr__(self, field.name, float(value))
+            try:
+                object.__setattr__(self, field.name, float(value))
+            except (TypeError, ValueError) as error:
+                raise TypeError(f"{field.name} must be a number, got {value!r}") from error
         if not 0.0 < self.c < math.inf:
             raise ValueError(f"c must be positive and finite, got c={self.c!r}")
 
@@ -309,6 +313,8 @@ class Loss:
         if kind not in ("efficiency", "breakdown"):
             raise ValueError(f"kind must be 'efficiency' or 'breakdown', got {kind!r}")
         top = 1.0 if kind == "efficiency" else 0.5
+        if not isinstance(value, numbers.Real):
+            raise TypeError(f"{kind} must be a number, got {kind}={value!r}")
         if not 0.0 < value <= top or value == 1.0:
             bracket = "(0, 1)" if kind == "efficiency" else "(0, 0.5]"
             raise ValueError(f"{kind} must be in {bracket}, got {kind}={value!r}")

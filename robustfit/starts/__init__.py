@@ -1,6 +1,7 @@
 """Where a non-convex fit starts."""
 
 from robustfit.starts._lad import lad_estimate
+from robustfit.starts._lts import LtsFit, lts_estimate
 from robustfit.starts._s import SFit, s_estimate
 
-__all__ = ["SFit", "lad_estimate", "s_estimate"]
+__all__ = ["LtsFit", "SFit", "lad_estimate", "lts_estimate", "s_estimate"]

@@ -300,7 +300,7 @@ class _Search:
         most one squared scale, so that a leverage point alone does not separate.
         """
         change = (found.x[j] - found.x[k]) @ self.rows.At
-        s = max(found.s[j], np.finfo(np.float64).tiny)
+        s = max(found.s[j], _EXACT * (1.0 + float(np.sum(np.abs(found.x[j])))))
         square = np.minimum(np.abs(change) / s, 1.0) ** 2
         return math.sqrt(float(square @ self.rows.freq) / len(self.rows.At))
 
@@ -332,15 +332,22 @@ class _Problem:
             u = np.clip(r / s, -1e150, 1e150)
             A, w = self.A @ self.M, self.freq * self.loss.weight(u)
             curved = self.freq * self.loss.dpsi(u) if newton else w
-            total, slope = self.freq @ self.loss.rho(u), w @ (u * u)
-            return float(total), float(slope), (A * curved[:, None]).T @ A, A.T @ (w * r)
+            total, slope = float(self.freq @ self.loss.rho(u)), float(w @ (u * u))
+            return total, slope, (A * curved[:, None]).T @ A, A.T @ (w * r)
         _, fold = engine(type(self.loss))
 
         def work(part: slice) -> Array:
             return np.asarray(
                 fold(
-                    self.A[part], self.b[part], self.freq[part], self.M, x, s, newton,
-                    self.loss.c, self.loss.shape,
+                    self.A[part],
+                    self.b[part],
+                    self.freq[part],
+                    self.M,
+                    x,
+                    s,
+                    newton,
+                    self.loss.c,
+                    self.loss.shape,
                 )  # fmt: skip
             )
 

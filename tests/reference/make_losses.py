@@ -81,7 +81,11 @@ LOSSES = {
     "pseudo_huber": (lambda v: v / mp.sqrt(1 + v**2), NO_KNOTS, [()]),
     "andrews": (andrews, lambda: (mp.pi,), [()]),
     "talwar": (lambda v: v if v < 1 else mp.mpf(0), ONE, [()]),
-    "hampel": (hampel, lambda a, b, r: (a, b, r), [(1.5, 3.5, 8.0), (2.0, 4.0, 8.0), (1.7, 3.4, 8.5)]),
+    "hampel": (
+        hampel,
+        lambda a, b, r: (a, b, r),
+        [(1.5, 3.5, 8.0), (2.0, 4.0, 8.0), (1.7, 3.4, 8.5)],
+    ),
     "lqq": (
         lqq,
         lambda b, s: (1, 1 + b, 1 + b + (b * s - 2 * b - 2) / (1 - s)),
@@ -99,6 +103,11 @@ LOSSES = {
     ),
 }
 REDESCENDING_TO_ZERO = {"tukey", "andrews", "talwar", "hampel", "lqq", "optimal"}
+BOUNDED = REDESCENDING_TO_ZERO | {"welsch", "geman_mcclure", "arctan", "ramsay"}
+LEVELS = {
+    "efficiency": (0.8, 0.85, 0.9, 0.95, 0.98, 0.99),
+    "breakdown": (0.5, 0.25, 0.2, 0.15, 0.1),
+}
 POINTS = [1e-12, -1e-6, 0.015625, -0.3, 0.7, -1.1, 1.6, 2.3, -2.9, 4.1, -5.3, 7.9, 13.0, -40.0, 1e6]
 CONSTANTS = [0.8, 2.984637176299057]
 
@@ -166,40 +175,44 @@ def curve(name, shape, kind):
         end = at[-1] if name in REDESCENDING_TO_ZERO else mp.inf
         sup = mp.quad(lambda u: psi(u, c), [mp.mpf(0), *(at[:-1] if end != mp.inf else at), end])
         splits = sorted({mp.mpf(t) for t in (*at, 0.5, 1, 2, 4, 8) if t < 14})
-        return mp.quad(
-            lambda u: psi(u, c) * mp.erfc(u / mp.sqrt(2)), [mp.mpf(0), *splits, mp.mpf(14)]
-        ) / sup
+        return (
+            mp.quad(lambda u: psi(u, c) * mp.erfc(u / mp.sqrt(2)), [mp.mpf(0), *splits, mp.mpf(14)])
+            / sup
+        )
 
     return efficiency if kind == "efficiency" else breakdown
 
 
+def solve(f, level, rising):
+    """Return the c between 0.05 and 20 with f(c) = level."""
+    low, high = mp.mpf("0.05"), mp.mpf(20)
+    with mp.workdps(8):
+        while high / low > 1.02:
+            middle = mp.sqrt(low * high)
+            if (f(middle) < level) == rising:
+                low = middle
+            else:
+                high = middle
+    with mp.workdps(24):
+        target = mp.mpf(str(level))
+        return float(mp.findroot(lambda c: f(c) - target, (low, high), tol=1e-40))
+
+
 def tuning():
-    levels = {"efficiency": (0.8, 0.85, 0.9, 0.95, 0.98, 0.99), "breakdown": (0.5, 0.25, 0.2, 0.15, 0.1)}
     rows = []
     for name, (_, _, shapes) in LOSSES.items():
+        if name in ("linear", "barron"):
+            continue
         for shape in shapes:
-            if name in ("linear", "barron") or shape == (0.75, 1.75):
-                continue
-            bounded = name in REDESCENDING_TO_ZERO | {"welsch", "geman_mcclure", "arctan", "ramsay"}
-            for kind in ("efficiency", "breakdown") if bounded else ("efficiency",):
+            for kind, levels in LEVELS.items():
+                if kind == "breakdown" and name not in BOUNDED:
+                    continue
                 f = curve(name, shape, kind)
-                for level in levels[kind]:
-                    with mp.workdps(8):
-                        low, high = mp.mpf("0.05"), mp.mpf(20)
-                        sign = 1 if kind == "efficiency" else -1
-                        while high / low > 1.02:
-                            middle = mp.sqrt(low * high)
-                            if sign * (f(middle) - level) < 0:
-                                low = middle
-                            else:
-                                high = middle
-                    with mp.workdps(24):
-                        target = mp.mpf(str(level))
-                        c = mp.findroot(lambda c: f(c) - target, (low, high), tol=1e-40)
-                    rows.append(
-                        {"loss": name, "shape": list(shape), "kind": kind, "value": level, "c": float(c)}
-                    )
-                    print(*rows[-1].values())
+                for level in levels:
+                    c = solve(f, level, kind == "efficiency")
+                    row = {"loss": name, "shape": shape, "kind": kind, "value": level, "c": c}
+                    print(*row.values())
+                    rows.append(row)
     return rows
 
 
