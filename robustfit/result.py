@@ -628,7 +628,7 @@ class FitResult:
 
     def _loss_text(self) -> str:
         fields = ", ".join(
-            f"{f.name}={getattr(self.loss, f.name):.6g}" for f in dataclasses.fields(self.loss)
+            f"{f.name}={_brief(getattr(self.loss, f.name))}" for f in dataclasses.fields(self.loss)
         )
         return f"{type(self.loss).__name__}({fields})"
 
@@ -680,6 +680,10 @@ def _frozen(values: Array) -> Array:
     values = np.asarray(values)
     values.setflags(write=False)
     return values
+
+
+def _brief(value: Any) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else repr(value)
 
 
 def _plain(value: Any) -> Any:

@@ -215,7 +215,7 @@ def test_whole_mm_fit(name):
 
 @pytest.mark.parametrize("name", [name for name in CLASSIC if "wald" in LMROB[name]])
 def test_nested_models(name):
-    fit, found, A, b = mm(name)
+    fit, _, A, b = mm(name)
     reduced = rf.irls(A[:, :-1], b, fit.loss)
     for test in ("wald", "deviance"):
         ours, theirs = fit.compare(reduced, test), LMROB[name][test]

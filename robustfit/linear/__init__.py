@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
-from robustfit import covariance, linalg, starts
+from robustfit import covariance, linalg
 from robustfit import scale as scales
 from robustfit._inputs import Data, prepare
 from robustfit._progress import Bar, progress_bar
@@ -18,14 +18,15 @@ from robustfit.linear import _guard, _problem
 from robustfit.linear._assemble import Outcome, assemble
 from robustfit.linear._iterate import iterate, settled
 from robustfit.linear._problem import Array, Callback, Problem, State
+from robustfit.linear._tau import tau_fit
 from robustfit.losses import Linear, Loss, get_loss
 from robustfit.result import FitResult, Status
-from robustfit.starts import SFit, lad_estimate, s_estimate
+from robustfit.starts import SFit, lad_estimate, lts_estimate, s_estimate
 
 __all__ = ["irls"]
 
 Start = Literal["auto", "s", "lts", "lad", "ols"]
-Scale = Literal["auto", "s", "d", "mad", "mad-fixed", "huber", "matlab", "std"]
+Scale = Literal["auto", "s", "d", "tau", "mad", "mad-fixed", "huber", "matlab", "std"]
 
 
 def irls(
@@ -38,6 +39,7 @@ def irls(
     start: Start | ArrayLike = "auto",
     scale: Scale | float | Callable[[Array], float] = "auto",
     s_loss: str | Loss | None = None,
+    method: Literal["m", "s", "mm", "smdm", "tau"] | None = None,
     freq_weights: ArrayLike | None = None,
     var_weights: ArrayLike | None = None,
     leverage: bool = False,
@@ -75,15 +77,19 @@ def irls(
         Where to start: S-estimate of breakdown point 1/2, least trimmed squares, least
         absolute deviations, least squares, or given coefficients. "auto" is "ols" for a
         convex loss, for which it does not matter, and "s" for any other.
-    scale : {"auto", "s", "d", "mad", "mad-fixed", "huber", "matlab", "std"}, float or callable
+    scale : str, float or callable, default: "auto"
         The residual scale. "s": the S-scale, kept, which makes the fit an MM-estimate; "d":
-        the design-adaptive scale of Koller and Stahel after a first M-step (SMDM); "mad":
-        median absolute residual, re-estimated in each iteration; "mad-fixed": that of the
-        start, kept; "huber": Huber's proposal 2, re-estimated; "matlab": MATLAB's and GSL's
-        median of the n - p + 1 largest; "std": the root mean square with n - p; a number
-        (response units) is kept; a callable gets the standardised residuals and is called
-        in each iteration. "auto" is "s" with the start "s", "std" for ``loss="linear"``,
-        otherwise "mad".
+        the design-adaptive scale of Koller and Stahel after a first M-step (SMDM); "tau": that
+        of a tau-estimate with the efficiency of `loss`; "mad": median absolute
+        residual, re-estimated in each iteration; "mad-fixed": that of the start, kept;
+        "huber": Huber's proposal 2, re-estimated; "matlab": MATLAB's and GSL's median of the
+        n - p + 1 largest; "std": the root mean square with n - p; a number (response units)
+        is kept; a callable gets the standardised residuals and is called in each iteration.
+        "auto" is "s" with the start "s", "std" for ``loss="linear"``, otherwise "mad".
+    method : {"m", "s", "mm", "smdm", "tau"}, optional
+        The name of an estimator instead of `start` and `scale`: an M-estimate with the MAD,
+        the S-estimate itself, an MM-estimate (S-start, S-scale), an MM-estimate with the
+        design-adaptive scale, a tau-estimate.
     s_loss : str or Loss, optional
         Loss of the S-estimate. Default: `loss` itself if it is bounded, else Tukey's, at
         breakdown point 1/2.
@@ -178,7 +184,10 @@ def irls(
     array([3])
     """
     data = prepare(A, b, freq_weights, var_weights, nan_policy, names)
+    start, scale = _named(method, start, scale)
     tuned = get_loss(loss, c=c, efficiency=efficiency)
+    if method == "s":
+        tuned = _s_loss(s_loss, tuned)
     penalty = _problem.inner_ridge(ridge, data)
     limits = _problem.inner_bounds(bounds, data, penalty)
     basis = linalg.row_space(data.A, data.row_weights)
@@ -190,7 +199,7 @@ def irls(
     problem = Problem(
         data=data,
         loss=tuned,
-        rule=_problem.scale_rule("mad" if scale in ("s", "d") else scale, tuned, data),
+        rule=_problem.scale_rule("mad" if scale in _problem.S_SCALES else scale, tuned, data),
         adjust=_problem.adjustment(data) if leverage else 1.0,
         ridge=penalty,
         bounds=limits,
@@ -204,6 +213,17 @@ def irls(
         outcome = _fit(problem, start, scale, _s_loss(s_loss, tuned), generator, fixed, bar)
     cov_type = _automatic(outcome) if cov_type == "auto" else cov_type
     return assemble(replace(outcome, cov_type=cov_type, groups=_groups(groups, data, cov_type)))
+
+
+def _named(method: Any, start: Any, scale: Any) -> tuple[Any, Any]:
+    """Return the start and the scale that a method stands for."""
+    if method is None:
+        return start, scale
+    method = _problem.known(method, "method", tuple(_problem.METHODS))
+    for name, value in (("start", start), ("scale", scale)):
+        if not (isinstance(value, str) and value == "auto"):
+            raise ValueError(f"method={method!r} sets {name}, so {name}={value!r} cannot be given")
+    return _problem.METHODS[method]
 
 
 def _resolve(start: Any, scale: Any, loss: Loss, *, free: bool) -> tuple[Any, Any]:
@@ -262,14 +282,17 @@ def _fit(
 ) -> Outcome:
     """Run the S-step where one is needed, then the M-step."""
     s_fit = None
-    if "s" in (start, scale) if isinstance(start, str) else scale in ("s", "d"):
+    searched = isinstance(scale, str) and scale in _problem.S_SCALES
+    if searched or (isinstance(start, str) and start == "s"):
         s_fit = _s_step(problem, s_loss, rng)
     x, name = _start(problem, start, s_fit, rng)
     if s_fit is not None and s_fit.scale == 0.0:
         exact = settled(problem.data, State(s_fit.x, 0.0, 0, Status.EXACT_FIT))
         return Outcome(problem, exact, name, "", s_fit, s_loss)
-    if s_fit is None or scale not in ("s", "d"):
+    if s_fit is None or not searched:
         return Outcome(problem, iterate(problem, x, bar), name, "", s_fit, s_loss)
+    if scale == "tau":
+        return _tau(problem, s_fit, s_loss, name)
     return _mm(problem, s_fit, s_loss, x, name, scale, fixed, bar)
 
 
@@ -316,7 +339,7 @@ def _lad(A: Array, b: Array, freq: Array) -> Array:
 
 
 def _lts(A: Array, b: Array, freq: Array, rng: np.random.Generator) -> Array:
-    return starts.lts_estimate(A, b, freq=freq, rng=rng).x
+    return lts_estimate(A, b, freq=freq, rng=rng).x
 
 
 def _s_step(problem: Problem, s_loss: Loss, rng: np.random.Generator) -> SFit:
@@ -373,6 +396,12 @@ def _mm(
         divided = replace(verdict.state, status=Status.NO_MAJORITY)
         return replace(outcome, state=divided, note=rivals)
     return outcome
+
+
+def _tau(problem: Problem, s_fit: SFit, s_loss: Loss, name: str) -> Outcome:
+    """Return the tau-estimate whose efficiency is that of the loss."""
+    _, outer = scales.tau_losses(problem.loss, efficiency=problem.loss.efficiency())
+    return Outcome(*tau_fit(problem, s_fit.x, s_loss, outer), name, "", s_fit, s_loss)
 
 
 def _design_scale(problem: Problem, state: State) -> float:

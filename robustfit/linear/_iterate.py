@@ -30,7 +30,7 @@ def iterate(problem: Problem, x: Array, bar: Bar) -> State:
     if isinstance(loss, Linear) or np.all(resid == 0.0):
         state = State(x, scale, 0, Status.CONVERGED)
         return settled(data, state) if exactly_fitted(data, x, resid) else state
-    memory, ratio, previous = _Anderson(data), 0.0, math.inf
+    memory, ratio, previous = Anderson(data), 0.0, math.inf
     state = State(x, scale, 0, Status.MAXITER, math.inf)
     for nit in range(1, problem.maxiter + 1):
         if scale <= 1e-8 * data.size and exactly_fitted(data, x, resid):
@@ -49,7 +49,7 @@ def iterate(problem: Problem, x: Array, bar: Bar) -> State:
         previous = step
         d = plain.d
         if near and problem.bounds is None:
-            d = _newton(problem, x, resid, scale, d) if rule.fixed else memory.next(x, d, w)
+            d = _newton(problem, x, resid, scale, d) if rule.fixed else memory.next(x, d)
         x = x + d
         resid = data.b - data.A @ x
         if not rule.fixed:
@@ -97,7 +97,7 @@ def _newton(problem: Problem, x: Array, resid: Array, scale: float, plain: Array
     return d if cost(d) <= cost(plain) * (1.0 + 1e-14) else plain
 
 
-class _Anderson:
+class Anderson:
     """Anderson acceleration of x -> x + step(x), forgetting what no longer helps."""
 
     def __init__(self, data: Data) -> None:
@@ -105,7 +105,7 @@ class _Anderson:
         self.points: list[Array] = []
         self.steps: list[Array] = []
 
-    def next(self, x: Array, step: Array, w: Array) -> Array:
+    def next(self, x: Array, step: Array) -> Array:
         """Return the step to take from x, given the plain one."""
         if self.steps and self._length(step) > 2.0 * self._length(self.steps[-1]):
             self.points.clear()

@@ -21,7 +21,17 @@ Array = NDArray[np.float64]
 Callback = Callable[[OptimizeResult], object]
 
 STARTS = ("auto", "ols", "lad", "s", "lts")
-SCALES = ("auto", "mad", "mad-fixed", "huber", "matlab", "std", "s", "d")
+SCALES = ("auto", "s", "d", "tau", "mad", "mad-fixed", "huber", "matlab", "std")
+# The scales that follow from an S-estimate.
+S_SCALES = ("s", "d", "tau")
+# Names of estimators: start and scale.
+METHODS = {
+    "m": ("auto", "mad"),
+    "s": ("s", "s"),
+    "mm": ("s", "s"),
+    "smdm": ("s", "d"),
+    "tau": ("s", "tau"),
+}
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numba
 import numpy as np
+from numba.extending import register_jitable
 from numpy.typing import NDArray
 from scipy.special import ndtri
 
@@ -28,6 +29,10 @@ _POOL_ROWS_PER_COLUMN = 100
 _STEPS = 2
 _BEST = 10
 _FINALISTS = 3
+# Above this many elements, candidates are refined by extrapolated C-steps: so many for each
+# finalist, and to convergence for the best.
+_LARGE_ELEMENTS = 300_000
+_LARGE_STEPS = 3
 # A C-step lowers the objective or ends the descent, which it does after a few steps.
 _MAXITER = 500
 
@@ -334,18 +339,48 @@ class _Problem:
         if not large:
             return np.asarray(M @ x[0])
         _, first = np.unique(objective, return_index=True)
-        finalists = [self.settle(M @ z) for z in x[np.sort(first)][:_FINALISTS]]
-        return min(finalists, key=lambda fit: fit[2])[0]
+        x = x[np.sort(first)][:_FINALISTS]
+        if self.A.size <= _LARGE_ELEMENTS:
+            every = Rows.of(self.A, self.b, self.freq, M, 1.0)
+            return np.asarray(M @ _c_steps(every, share, NO_DRAWS, x, _MAXITER)[0][0])
+        first_steps = [self.descend(M @ z, _LARGE_STEPS) for z in x]
+        return self.descend(min(first_steps, key=lambda fit: fit[1])[0], _MAXITER)[0]
+
+    def descend(self, x: Array, steps: int) -> tuple[Array, float]:
+        """Return x after extrapolated C-steps on all rows, and the objective.
+
+        Near the solution a C-step leaves about the same share k of the error each time, so
+        that d / (1 - k) is a better step than d; it is taken if it lowers the objective more.
+        """
+        w, objective = self.trim(x)
+        last = np.zeros_like(x)
+        for _ in range(steps):
+            r = self.b - self.A @ x
+            d = linalg.weighted_step(self.A, w, r, x=x).d
+            share = float(last @ d) / float(last @ last) if np.any(last) else 0.0
+            last = d
+            for length in (1.0 / (1.0 - min(share, 0.95)), 1.0) if share > 0.1 else (1.0,):
+                new_w, new = self.trim(x + length * d)
+                if new < objective:
+                    break
+            else:
+                break
+            gain = objective - new
+            x, w, objective = x + length * d, new_w, new
+            if gain <= 1e-12 * objective:
+                break
+        return x, objective
 
     def settle(self, x: Array) -> tuple[Array, Array, float]:
-        """Return x after C-steps on all rows, the weights of the h rows and the objective."""
-        x, w, objective = x, *self.trim(x)
+        """Return least squares on the h rows that are best at x, and what holds there."""
+        w, objective = self.trim(x)
         for _ in range(_MAXITER):
-            new = linalg.least_squares(self.A[w > 0.0], self.b[w > 0.0], w[w > 0.0])
+            used = w > 0.0
+            new = linalg.least_squares(self.A[used], self.b[used], w[used])
             new_w, new_objective = self.trim(new)
-            better = new_objective < objective
             same = np.array_equal(new_w, w)
-            if better or same:
+            better = new_objective < objective * (1.0 - 1e-12)
+            if same or new_objective < objective:
                 x, w, objective = new, new_w, new_objective
             if same or not better:
                 break
@@ -353,13 +388,10 @@ class _Problem:
 
     def trim(self, x: Array) -> tuple[Array, float]:
         """Return the weights of the h rows with the smallest residuals, and the objective."""
-        size = np.abs(self.b - self.A @ x)
-        order = np.argsort(size, kind="stable")
-        before = np.cumsum(self.freq[order]) - self.freq[order]
-        w = np.empty_like(size)
-        w[order] = np.clip(self.h - before, 0.0, self.freq[order])
-        used = w > 0.0
-        return w, float(w[used] @ (size[used] * size[used]))
+        r = self.b - self.A @ x
+        w, scratch = np.empty_like(r), np.empty_like(r)
+        above = float(np.sum(self.freq)) - self.h
+        return w, float(_trim(r, self.freq, float(self.h), above, w, scratch))
 
     def exactly_fitted(self, x: Array) -> NDArray[np.bool_]:
         size = np.abs(self.b) + np.abs(self.A) @ np.abs(x)
@@ -411,7 +443,35 @@ def _location(b: Array, h: int) -> Array:
     return np.array([centre + np.mean(b[k : k + h] - centre)])
 
 
-@numba.njit(nogil=True, cache=True, error_model="numpy")  # type: ignore[untyped-decorator]
+@register_jitable
+def _trimmed(r: Any, f: Any, h: Any, above: Any, w: Any, t: Any) -> Any:
+    """Set w to the weights of the h smallest |r|, and return their sum of squares."""
+    edge = _subsets.upper_quantile(r, f, above, w, t)
+    room = h
+    for i in range(len(r)):
+        w[i] = f[i] if math.fabs(r[i]) < edge else 0.0
+        room -= w[i]
+    # What is left of h goes to the rows at the edge, in their order.
+    total = 0.0
+    for i in range(len(r)):
+        if math.fabs(r[i]) == edge and room > 0.0:
+            w[i] = f[i] if f[i] < room else room
+            room -= w[i]
+        if w[i] > 0.0:
+            total += w[i] * r[i] * r[i]
+    return total
+
+
+_jit = numba.njit(nogil=True, cache=True, error_model="numpy")
+
+
+@_jit
+def _trim(r: Any, f: Any, h: Any, above: Any, w: Any, t: Any) -> Any:
+    """Return `_trimmed`, for NumPy."""
+    return _trimmed(r, f, h, above, w, t)
+
+
+@_jit
 def _descend(
     At: Any, b: Any, f: Any, h: Any, above: Any, first: Any, order: Any, offset: Any, x: Any,
     steps: Any, objective: Any,
@@ -429,19 +489,7 @@ def _descend(
         last = math.inf
         for step in range(steps + 1):
             _subsets.residuals(At, b, new_x, r)
-            edge = _subsets.upper_quantile(r, f, above, w, t)
-            room = h
-            for i in range(n):
-                w[i] = f[i] if math.fabs(r[i]) < edge else 0.0
-                room -= w[i]
-            # What is left of h goes to the rows at the edge, in their order.
-            total = 0.0
-            for i in range(n):
-                if math.fabs(r[i]) == edge and room > 0.0:
-                    w[i] = f[i] if f[i] < room else room
-                    room -= w[i]
-                if w[i] > 0.0:
-                    total += w[i] * r[i] * r[i]
+            total = _trimmed(r, f, h, above, w, t)
             if not total < last * (1.0 - 1e-14):
                 break
             last = total
