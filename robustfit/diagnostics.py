@@ -203,20 +203,23 @@ def _ogk(X: Array, f: Array) -> Array:
     for _ in range(2):
         s = _scale(Z, f)[1]
         # A combination that is constant on half of the rows keeps its units.
-        Z = Z / np.where(s > 0.0, s, 1.0)
+        Z = Z / np.where(s > _ROUNDING, s, 1.0)
         Z = Z @ np.linalg.eigh(_correlations(Z, f))[1]
     center, s = _scale(Z, f)
-    apart = Z - center
-    # Off a plane that holds half of the rows, a row is infinitely far.
-    moved = np.abs(apart) > _ROUNDING * np.max(np.abs(Z))
-    with np.errstate(divide="ignore", invalid="ignore"):
-        square = np.sum(np.where(s > 0.0, apart / s, np.where(moved, np.inf, 0.0)) ** 2, axis=1)
+    square = _squares(Z - center, s)
     near = square <= _calibration(square, f, p) * stats.chi2.ppf(0.9, p)
     w = f * near
-    center = w @ X / np.sum(w)
-    scatter = (X - center).T @ ((X - center) * w[:, None]) / np.sum(w)
-    square = np.einsum("ij,jk,ik->i", X - center, np.linalg.pinv(scatter), X - center)
+    apart = X - w @ X / np.sum(w)
+    values, vectors = np.linalg.eigh(apart.T @ (apart * w[:, None]) / np.sum(w))
+    square = _squares(apart @ vectors, np.sqrt(np.maximum(values, 0.0)))
     return np.asarray(square / _calibration(square, f, p))
+
+
+def _squares(apart: Array, s: Array) -> Array:
+    """Return sum (apart / s)^2; a row off a plane that holds the others is infinitely far."""
+    flat = s <= _ROUNDING
+    beyond = np.where(np.abs(apart) > _ROUNDING, np.inf, 0.0)
+    return np.asarray(np.sum(np.where(flat, beyond, apart / np.where(flat, 1.0, s)) ** 2, axis=1))
 
 
 def _scale(Z: Array, f: Array) -> tuple[Array, Array]:

@@ -181,6 +181,11 @@ class FitResult:
         with np.errstate(divide="ignore", invalid="ignore"):
             return self._data.spread(self._fitted.u)
 
+    @property
+    def alternatives(self) -> tuple[tuple[Array, float], ...]:
+        """Other local minima of the S-scale that the search met: (coefficients, M-scale)."""
+        return () if self.search is None else self.search.alternatives
+
     # -- inference ------------------------------------------------------------------------
 
     @property

@@ -30,6 +30,11 @@ class Estimator:
     def __call__(self, A, b, **more):
         return rf.irls(A, b, self.loss, **self.options, **more)
 
+    @property
+    def resistant(self):
+        """Whether it starts with a search over subsets of rows."""
+        return "method" in self.options or self.options.get("start", "s") in ("s", "lts")
+
     def in_units(self, a):
         """Return the same estimator for a response a times as large."""
         scale = self.options.get("scale")

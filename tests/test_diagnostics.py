@@ -104,7 +104,7 @@ def test_general_position():
 def test_levels():
     level = np.repeat([0, 1, 2], [10, 7, 3])
     A = np.column_stack([np.ones(20), level == 1, level == 2, np.arange(20.0)])
-    assert local_breakdown(A).tolist() == [5, 4, 2, 8]
+    assert local_breakdown(A).tolist() == [5, 4, 2, 9]
     # The same with the levels as they are, without an intercept.
     cells = np.column_stack([level == k for k in range(3)])
     assert local_breakdown(cells).tolist() == [5, 4, 2]

@@ -389,7 +389,9 @@ def _mm(
         left = replace(verdict.asked, status=Status.LEFT_BASIN)
         return replace(outcome, problem=asked, state=left, note=_guard.describe(verdict, fixed))
     if verdict.kept is not None:
-        lowered = replace(verdict.state, status=Status.EFFICIENCY_LOWERED)
+        low = verdict.kept < _guard.LOWEST
+        status = Status.NO_MAJORITY if low else Status.EFFICIENCY_LOWERED
+        lowered = replace(verdict.state, status=status)
         return replace(outcome, state=lowered, note=_guard.describe(verdict, fixed))
     rivals = _guard.rivals(final, s_fit)
     if rivals:

@@ -33,6 +33,8 @@ Solve = Callable[[Problem, Array], State]
 
 #: Efficiencies through which the solution is followed from the S-estimate.
 LADDER = (0.5, 0.7, 0.85, 0.9, 0.95)
+#: A fit that stays only below this efficiency is one of several, not that of a majority.
+LOWEST = 0.85 - 1e-9
 # Calibrated by tests/bench/basin_guard.py; see the page "How the basin guard works".
 SUSPICION_LEVEL = 0.05
 JUMP_LEVEL = 1e-8

@@ -22,6 +22,8 @@ _FAST = {
     "hampel": (0.9473977, -0.04103958),
 }
 _MAXITER = 500
+# A row of leverage one has no residual to speak of; tau must not be zero.
+_SMALLEST_TAU = 1e-3
 
 
 def kappa(loss: Loss, *, nodes: int | None = None) -> float:
@@ -226,5 +228,7 @@ def _tau(loss: Loss, h: float, near: float) -> float:
     while bias(high) > 0.0:
         low, high = high, 1.2 * high
     while bias(low) < 0.0:
+        if low < _SMALLEST_TAU:
+            return _SMALLEST_TAU
         low, high = 0.8 * low, low
     return float(brentq(bias, low, high, xtol=1e-12))

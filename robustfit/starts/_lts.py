@@ -13,26 +13,21 @@ from numpy.typing import NDArray
 from scipy.special import ndtri
 
 from robustfit import linalg
+from robustfit.losses._compiled import named
 from robustfit.starts import _subsets
 from robustfit.starts._subsets import NO_DRAWS, Draws, Rows
 
 Array = NDArray[np.float64]
 
-# Above this many rows, subsets are searched in groups of rows instead of in all of them.
-_LARGE = 2000
-_GROUPS = 5
-_GROUP_ROWS = 400
-_POOL_ROWS = 4000
-_POOL_ROWS_PER_COLUMN = 100
 # C-steps on each subset's fit; how many of the fits go on to convergence; and of a large
 # problem, how many are tried on all rows.
 _STEPS = 2
 _BEST = 10
 _FINALISTS = 3
-# Above this many elements, candidates are refined by extrapolated C-steps: so many for each
-# finalist, and to convergence for the best.
-_LARGE_ELEMENTS = 300_000
+# Extrapolated C-steps on a large problem: so many for each finalist, and for the best until
+# one gains less than this, relatively.
 _LARGE_STEPS = 3
+_FLAT = 1e-10
 # A C-step lowers the objective or ends the descent, which it does after a few steps.
 _MAXITER = 500
 
@@ -147,12 +142,12 @@ def lts_estimate(
     count = float(np.sum(f))
     h = subset_size(int(count), p, alpha)
     if intercept is None:
-        intercept = bool(np.any(np.all(A == A[0], axis=0) & (A[0] != 0.0)))
+        intercept = bool(np.any(np.all(A[:1] == A, axis=0) & (A[0] != 0.0)))
     unit = _subsets.typical(b)
     problem = _Problem(A, b / unit, f, h)
-    raw_x = problem.search(alpha, nsubsets, exhaustive_limit, rng)
+    raw_x = problem.search(nsubsets, exhaustive_limit, rng)
     raw_x, w, objective = problem.settle(raw_x)
-    fitted = problem.exactly_fitted(raw_x)
+    fitted = problem.exactly_fitted(raw_x, w, objective)
     if np.sum(f[fitted]) >= h:
         raw_x = x = linalg.least_squares(A[fitted], problem.b[fitted], f[fitted])
         w, keep, objective, raw_scale, scale = f * fitted, fitted, 0.0, 0.0, 0.0
@@ -305,42 +300,37 @@ class _Problem:
     freq: Array
     h: int
 
-    def search(
-        self, alpha: float, nsubsets: int, exhaustive: int, rng: np.random.Generator
-    ) -> Array:
+    def search(self, nsubsets: int, exhaustive: int, rng: np.random.Generator) -> Array:
         """Return the fit with the smallest objective that the search finds."""
         n, p = self.A.shape
         count = float(np.sum(self.freq))
         if self.h >= count:
             return linalg.least_squares(self.A, self.b, self.freq)
         whole = np.all(self.freq == np.round(self.freq)) and count < 1e8
-        if p == 1 and np.all(self.A == self.A[0]) and whole:
-            return _location(np.repeat(self.b, self.freq.astype(np.int64)), self.h) / self.A[0]
-        large = n > _LARGE
-        pool = np.arange(n)
-        if large:
-            size = max(_POOL_ROWS, _POOL_ROWS_PER_COLUMN * p)
-            pool = _subsets.sample_rows(self.A, size, rng)
+        if p == 1 and np.all(self.A[:1] == self.A) and whole:
+            repeated = np.repeat(self.b, self.freq.astype(np.int64))
+            return np.asarray(_location(repeated, self.h) / self.A[0])
+        pool = _subsets.pool(self.A, rng)
         M = _subsets.preconditioner(self.A[pool])
         rows = Rows.of(self.A[pool], self.b[pool], self.freq[pool], M, 1.0)
         share = self.h / count
-        if large:
-            size = min(len(pool), max(_GROUP_ROWS, 20 * p))
+        if len(pool) < n:
             starts = []
-            for _ in range(_GROUPS):
-                part = rows.take(_subsets.sample_rows(rows.At.T, size, rng))
-                draws = _subsets.draw(part, -(-nsubsets // _GROUPS), 0, rng)
-                starts.append(_best(*_c_steps(part, share, draws, None, _STEPS), part))
-            x, objective = _c_steps(rows, share, NO_DRAWS, np.vstack(starts), _STEPS)
+            for part in _subsets.groups(rows, rng):
+                draws = _subsets.draw(part, -(-nsubsets // _subsets.GROUPS), 0, rng)
+                found = _c_steps(part, share, draws, None, _STEPS)
+                starts.append(_subsets.starts(*found, _BEST, part))
+            found = _c_steps(rows, share, NO_DRAWS, np.vstack(starts), _STEPS)
         else:
             draws = _subsets.draw(rows, nsubsets, exhaustive, rng)
-            x, objective = _c_steps(rows, share, draws, None, _STEPS)
-        x, objective = _c_steps(rows, share, NO_DRAWS, _best(x, objective, rows), _MAXITER)
-        if not large:
+            found = _c_steps(rows, share, draws, None, _STEPS)
+        best = _subsets.starts(*found, _BEST, rows)
+        x, objective = _c_steps(rows, share, NO_DRAWS, best, _MAXITER)
+        if len(pool) == n:
             return np.asarray(M @ x[0])
         _, first = np.unique(objective, return_index=True)
         x = x[np.sort(first)][:_FINALISTS]
-        if self.A.size <= _LARGE_ELEMENTS:
+        if self.A.size <= _subsets.LARGE_ELEMENTS:
             every = Rows.of(self.A, self.b, self.freq, M, 1.0)
             return np.asarray(M @ _c_steps(every, share, NO_DRAWS, x, _MAXITER)[0][0])
         first_steps = [self.descend(M @ z, _LARGE_STEPS) for z in x]
@@ -367,7 +357,7 @@ class _Problem:
                 break
             gain = objective - new
             x, w, objective = x + length * d, new_w, new
-            if gain <= 1e-12 * objective:
+            if gain <= _FLAT * objective:
                 break
         return x, objective
 
@@ -393,17 +383,11 @@ class _Problem:
         above = float(np.sum(self.freq)) - self.h
         return w, float(_trim(r, self.freq, float(self.h), above, w, scratch))
 
-    def exactly_fitted(self, x: Array) -> NDArray[np.bool_]:
-        size = np.abs(self.b) + np.abs(self.A) @ np.abs(x)
-        fitted = np.abs(self.b - self.A @ x) <= 8.0 * len(x) * linalg.EPS * size
-        return np.asarray(fitted, dtype=np.bool_)
-
-
-def _best(x: Array, objective: Array, rows: Rows) -> Array:
-    """Return the best fits and least squares, so that there always is one."""
-    root = np.sqrt(rows.freq)
-    ols = np.linalg.lstsq(rows.At.T * root[:, None], rows.b * root)[0]
-    return np.vstack([x[np.isfinite(objective)][:_BEST], ols[None, :]])
+    def exactly_fitted(self, x: Array, w: Array, objective: float) -> NDArray[np.bool_]:
+        """Return which rows x fits to rounding; none if its objective is not close to zero."""
+        if math.sqrt(objective / self.h) > 1e-6 * np.max(np.abs(self.b[w > 0.0])):
+            return np.zeros(len(w), dtype=np.bool_)
+        return _subsets.exactly_fitted(self.A, self.b, x)
 
 
 def _c_steps(
@@ -462,16 +446,19 @@ def _trimmed(r: Any, f: Any, h: Any, above: Any, w: Any, t: Any) -> Any:
     return total
 
 
+_unique = named(_subsets.STAMP)
 _jit = numba.njit(nogil=True, cache=True, error_model="numpy")
 
 
 @_jit
+@_unique
 def _trim(r: Any, f: Any, h: Any, above: Any, w: Any, t: Any) -> Any:
     """Return `_trimmed`, for NumPy."""
     return _trimmed(r, f, h, above, w, t)
 
 
 @_jit
+@_unique
 def _descend(
     At: Any, b: Any, f: Any, h: Any, above: Any, first: Any, order: Any, offset: Any, x: Any,
     steps: Any, objective: Any,

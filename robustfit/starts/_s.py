@@ -5,8 +5,8 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, cast
 
 import numba
 import numpy as np
@@ -15,21 +15,12 @@ from numpy.typing import NDArray
 
 from robustfit import _scalar, linalg
 from robustfit.losses import Loss
-from robustfit.losses._compiled import can_cache, source_stamp
+from robustfit.losses._compiled import can_cache, named, source_stamp
 from robustfit.starts import _subsets
 from robustfit.starts._subsets import NO_DRAWS, Draws, Rows
 
 Array = NDArray[np.float64]
 
-# Above this many rows, subsets are searched in groups of rows instead of in all of them.
-_LARGE = 2000
-_GROUPS = 5
-_GROUP_ROWS = 400
-# Rows on which the candidates of the groups are compared, at least, and per coefficient.
-_POOL_ROWS = 4000
-_POOL_ROWS_PER_COLUMN = 100
-# Above this many elements a candidate is refined by all threads together.
-_LARGE_ELEMENTS = 300_000
 # Rows that a thread takes at a time.
 _CHUNK = 1 << 15
 # Of a large problem, so many distinct candidates are refined on all rows.
@@ -174,11 +165,8 @@ def s_estimate(
     if not 0.0 < level < 1.0:
         raise ValueError(f"breakdown must be in (0, 1), got breakdown={breakdown!r}")
     unit = _subsets.typical(b)
-    large = len(A) > _LARGE
-    pool = np.arange(len(A))
-    if large:
-        p = A.shape[1]
-        pool = _subsets.sample_rows(A, max(_POOL_ROWS, _POOL_ROWS_PER_COLUMN * p), rng)
+    large = len(A) > _subsets.LARGE
+    pool = _subsets.pool(A, rng)
     M = _subsets.preconditioner(A[pool])
     search = _Search(Rows.of(A[pool], b[pool], f[pool], M, unit), loss, level, tol, maxiter)
     if large:
@@ -190,7 +178,7 @@ def s_estimate(
     reached = int(np.sum(found.s <= found.s[0] * (1.0 + _SAME_SCALE)))
     candidates = len(found.s)
     found = search.distinct(found, 1.0)
-    problem = _Problem(A, b / unit, f, M, loss, level * (np.sum(f) - A.shape[1]))
+    problem = _Problem(A, b / unit, f, M, loss, level * (float(np.sum(f)) - A.shape[1]))
     if large:
         found = problem.refine(found.take(np.arange(min(_FINALISTS, len(found.s)))), tol, maxiter)
     best = problem.polish(found.x[0], found.s[0])
@@ -242,7 +230,7 @@ class _Search:
         rows, loss = self.rows, self.loss
         s = np.full(len(x), np.nan)
         done = np.zeros(len(x), dtype=np.bool_)
-        search, _ = engine(type(loss))
+        search, _ = engine(cast(Any, type(loss)))
 
         def work(part: slice) -> None:
             search(
@@ -264,21 +252,14 @@ class _Search:
         return self.run(NO_DRAWS, starts.copy(), steps, 0.0, _SEARCH_SCALE)
 
     def best(self, found: _Candidates, nbest: int) -> Array:
-        """Return the best candidates and least squares, so that there always is one."""
-        root = np.sqrt(self.rows.freq)
-        ols = np.linalg.lstsq(self.rows.At.T * root[:, None], self.rows.b * root)[0]
-        found = found.take(np.isfinite(found.s))
-        return np.vstack([found.x[:nbest], ols[None, :]])
+        return _subsets.starts(found.x, found.s, nbest, self.rows)
 
     def grouped(self, nsubsets: int, k_steps: int, nbest: int, rng: np.random.Generator) -> Array:
         """Return starts from subsets of groups of rows, improved on all rows here."""
-        p, n = self.rows.At.shape
-        size = min(n, max(_GROUP_ROWS, 20 * p))
         starts = []
-        for _ in range(_GROUPS):
-            part = self.rows.take(_subsets.sample_rows(self.rows.At.T, size, rng))
-            group = _Search(part, self.loss, self.level, self.tol, self.maxiter)
-            draws = _subsets.draw(part, -(-nsubsets // _GROUPS), 0, rng)
+        for rows in _subsets.groups(self.rows, rng):
+            group = replace(self, rows=rows)
+            draws = _subsets.draw(rows, -(-nsubsets // _subsets.GROUPS), 0, rng)
             starts.append(group.best(group.of_draws(draws, k_steps), nbest))
         return self.best(self.of_starts(np.vstack(starts), k_steps), nbest)
 
@@ -327,29 +308,18 @@ class _Problem:
 
         W holds the weights w, or psi' if `newton`.
         """
-        if self.A.size <= _LARGE_ELEMENTS:
+        if self.A.size <= _subsets.LARGE_ELEMENTS:
             r = self.b - self.A @ x
             u = np.clip(r / s, -1e150, 1e150)
             A, w = self.A @ self.M, self.freq * self.loss.weight(u)
             curved = self.freq * self.loss.dpsi(u) if newton else w
             total, slope = float(self.freq @ self.loss.rho(u)), float(w @ (u * u))
             return total, slope, (A * curved[:, None]).T @ A, A.T @ (w * r)
-        _, fold = engine(type(self.loss))
+        _, fold = engine(cast(Any, type(self.loss)))
 
         def work(part: slice) -> Array:
-            return np.asarray(
-                fold(
-                    self.A[part],
-                    self.b[part],
-                    self.freq[part],
-                    self.M,
-                    x,
-                    s,
-                    newton,
-                    self.loss.c,
-                    self.loss.shape,
-                )  # fmt: skip
-            )
+            rows = self.A[part], self.b[part], self.freq[part]
+            return np.asarray(fold(*rows, self.M, x, s, newton, self.loss.c, self.loss.shape))
 
         total = sum(_subsets.in_threads(work, len(self.A), _CHUNK, math.inf))
         p = len(x)
@@ -359,7 +329,7 @@ class _Problem:
     def refine(self, found: _Candidates, tol: float, maxiter: int) -> _Candidates:
         """Return the candidates refined on all rows."""
         n, p = self.A.shape
-        if n * p <= _LARGE_ELEMENTS:
+        if n * p <= _subsets.LARGE_ELEMENTS:
             every = _Search(
                 Rows.of(self.A, self.b, self.freq, self.M, 1.0), self.loss,
                 self.goal / max(float(np.sum(self.freq)) - p, 1.0), tol, maxiter,
@@ -397,17 +367,17 @@ class _Problem:
         disturb each other and the passes need not wait for an exact scale.
         """
         last, newton = math.inf, False
-        near = _NEAR * math.sqrt(np.sum(self.freq))
+        near = _NEAR * math.sqrt(float(np.sum(self.freq)))
         for _ in range(maxiter):
             if s < _ROUNDING * (1.0 + float(np.sum(np.abs(z)))):
                 return z, s, True
             total, slope, G, g = self.fold(self.M @ z, s, newton)
             d = linalg.solve_gram(G, g)
-            if d is None and newton:
-                newton = False
-                continue
             if d is None:
-                d = np.linalg.lstsq(G, g)[0]
+                if newton:
+                    newton = False
+                    continue
+                d = np.asarray(np.linalg.lstsq(G, g)[0], dtype=np.float64)
             size = math.sqrt(max(float(d @ g), 0.0)) / s
             new = self.newton_scale(s, total, slope)
             change = abs(new - s) / s
@@ -437,8 +407,7 @@ class _Problem:
 
     def exact(self, x: Array) -> Array | None:
         """Return the exact fit, if x fits all but the rows that the scale ignores."""
-        size = np.abs(self.b) + np.abs(self.A) @ np.abs(x)
-        fitted = np.abs(self.b - self.A @ x) <= 8.0 * len(x) * linalg.EPS * size
+        fitted = _subsets.exactly_fitted(self.A, self.b, x)
         if np.sum(self.freq[~fitted]) > self.goal:
             return None
         return linalg.least_squares(self.A[fitted], self.b[fitted], self.freq[fitted])
@@ -455,14 +424,17 @@ def engine(loss: type[Loss]) -> tuple[Callable[..., Any], Callable[..., Any]]:
     dpsi, dpsi1 = loss.engine("dpsi")
     for formula in (rho1, weight1, dpsi1):
         register_jitable(forceinline=True)(formula)
-    stamp = (
-        source_stamp(rho, rho1, _scalar)
-        + source_stamp(weight, weight1, _scalar)
-        + source_stamp(_subsets.gram, dpsi1, _scalar)
+    unique = named(
+        source_stamp(rho, rho1, _scalar),
+        source_stamp(weight, weight1, _scalar),
+        source_stamp(dpsi, dpsi1, _scalar),
+        _subsets.STAMP,
     )
-    jit = numba.njit(nogil=True, cache=can_cache(rho1), error_model="numpy")
+    cache = can_cache(rho1) and can_cache(weight1) and can_cache(dpsi1)
+    jit = numba.njit(nogil=True, cache=cache, error_model="numpy")
 
     @register_jitable
+    @unique
     def scale_sums(r: Any, f: Any, s: Any, c: Any, shape: Any, t: Any, q: Any) -> Any:
         """Return sum f rho and sum f psi u; t and q are scratch."""
         inverse = 1.0 / s
@@ -475,6 +447,7 @@ def engine(loss: type[Loss]) -> tuple[Callable[..., Any], Callable[..., Any]]:
         return _subsets.dot(t, f), _subsets.dot(q, f)
 
     @register_jitable
+    @unique
     def weights(r: Any, f: Any, s: Any, c: Any, shape: Any, newton: Any, w: Any) -> None:
         inverse = 1.0 / s
         if newton:
@@ -485,6 +458,7 @@ def engine(loss: type[Loss]) -> tuple[Callable[..., Any], Callable[..., Any]]:
                 w[i] = f[i] * weight(weight1, r[i] * inverse, c, _scalar, *shape)
 
     @register_jitable
+    @unique
     def m_scale(
         r: Any, f: Any, goal: Any, top: Any, s: Any, tol: Any, c: Any, shape: Any, t: Any, q: Any
     ) -> Any:
@@ -520,6 +494,7 @@ def engine(loss: type[Loss]) -> tuple[Callable[..., Any], Callable[..., Any]]:
         return s
 
     @register_jitable
+    @unique
     def descend(
         At: Any, b: Any, f: Any, goal: Any, top: Any, x: Any, steps: Any, tol: Any,
         scale_tol: Any, c: Any, shape: Any,
@@ -571,13 +546,13 @@ def engine(loss: type[Loss]) -> tuple[Callable[..., Any], Callable[..., Any]]:
             last = size
         return s, False
 
-    @jit  # type: ignore[untyped-decorator]
+    @jit
+    @unique
     def search(
         At: Any, b: Any, f: Any, goal: Any, top: Any, first: Any, order: Any, offset: Any, x: Any,
         steps: Any, tol: Any, scale_tol: Any, c: Any, shape: Any, s: Any, done: Any,
     ) -> None:  # fmt: skip
         """Set the scale of every candidate, improved in place; draw x first if asked."""
-        _ = stamp
         for k in range(len(s)):
             valid = True
             if len(first) > 0:
@@ -585,12 +560,12 @@ def engine(loss: type[Loss]) -> tuple[Callable[..., Any], Callable[..., Any]]:
             if valid:
                 s[k], done[k] = descend(At, b, f, goal, top, x[k], steps, tol, scale_tol, c, shape)
 
-    @jit  # type: ignore[untyped-decorator]
+    @jit
+    @unique
     def fold(
         A: Any, b: Any, f: Any, M: Any, x: Any, s: Any, newton: Any, c: Any, shape: Any
     ) -> Any:
         """Return the sums of `_Problem.fold`, one after the other; G is a lower triangle."""
-        _ = stamp
         n, p = A.shape
         out = np.zeros(2 + p + p * p)
         m = _subsets.BLOCK

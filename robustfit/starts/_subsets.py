@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numba
 import numpy as np
@@ -19,10 +19,20 @@ from numba.extending import register_jitable
 from numpy.typing import NDArray
 from scipy import linalg as lapack
 
-from robustfit import linalg
+from robustfit import _scalar, linalg
+from robustfit.losses._compiled import source_stamp
 
 Array = NDArray[np.float64]
 Indices = NDArray[np.int64]
+
+# Above this many rows, subsets are drawn within groups of rows, and the candidates compared
+# on a pool of rows: at least so many, and so many per column.
+LARGE = 2000
+GROUPS = 5
+_GROUP_ROWS, _GROUP_ROWS_PER_COLUMN = 400, 20
+_POOL_ROWS, _POOL_ROWS_PER_COLUMN = 4000, 100
+# Above this many elements, a candidate is refined by passes over all rows in blocks.
+LARGE_ELEMENTS = 300_000
 
 # Rows of which the compiled loops keep a product in the first-level cache.
 BLOCK = 512
@@ -57,7 +67,7 @@ def preconditioner(A: Array) -> Array:
     scaled = A / unit
     norm = np.max(np.abs(scaled), axis=1)
     scaled *= (np.median(norm) / np.maximum(norm, np.median(norm)))[:, None]
-    R = np.linalg.qr(scaled, mode="r")
+    R = np.asarray(np.linalg.qr(scaled, mode="r"))
     pivots = np.abs(np.diagonal(R))
     if not np.min(pivots) > linalg.rank_tolerance(A) * np.max(pivots):
         return np.diag(1.0 / unit)
@@ -110,6 +120,13 @@ def counted(A: Array, b: Array, freq: Array | None) -> tuple[Array, Array, Array
     return A, b, f
 
 
+def exactly_fitted(A: Array, b: Array, x: Array) -> NDArray[np.bool_]:
+    """Return the rows whose residual is rounding error."""
+    size = np.abs(b) + np.abs(A) @ np.abs(x)
+    fitted = np.abs(b - A @ x) <= 8.0 * len(x) * linalg.EPS * size
+    return np.asarray(fitted, dtype=np.bool_)
+
+
 # -- subsets -----------------------------------------------------------------------------
 
 
@@ -147,6 +164,26 @@ def draw(rows: Rows, subsets: int, exhaustive: int, rng: np.random.Generator) ->
     return Draws(np.minimum(first, n - 1), order, rng.integers(n, size=subsets))
 
 
+def pool(A: Array, rng: np.random.Generator) -> Indices:
+    """Return the rows on which candidates are compared: all, unless there are many."""
+    if len(A) <= LARGE:
+        return np.arange(len(A))
+    return sample_rows(A, max(_POOL_ROWS, _POOL_ROWS_PER_COLUMN * A.shape[1]), rng)
+
+
+def groups(rows: Rows, rng: np.random.Generator) -> list[Rows]:
+    """Return random groups of the rows of a pool, each with full column rank."""
+    size = max(_GROUP_ROWS, _GROUP_ROWS_PER_COLUMN * len(rows.At))
+    return [rows.take(sample_rows(rows.At.T, size, rng)) for _ in range(GROUPS)]
+
+
+def starts(x: Array, criterion: Array, most: int, rows: Rows) -> Array:
+    """Return the first fits and least squares, so that there always is one."""
+    root = np.sqrt(rows.freq)
+    ols = np.linalg.lstsq(rows.At.T * root[:, None], rows.b * root)[0]
+    return np.vstack([x[np.isfinite(criterion)][:most], ols[None, :]])
+
+
 NO_DRAWS = Draws(*(np.empty(shape, dtype=np.int64) for shape in ((0, 0), (0,), (0,))))
 
 
@@ -179,7 +216,7 @@ def in_threads(work: Callable[[slice], Any], count: int, size: int, cost: float)
     the number of floating-point operations in all.
     """
     parts = [slice(low, min(low + size, count)) for low in range(0, count, size)]
-    threads = min(numba.config.NUMBA_NUM_THREADS, len(parts))
+    threads = min(cast(Any, numba.config).NUMBA_NUM_THREADS, len(parts))
     if threads == 1 or cost < _WORTH_A_THREAD:
         return [work(part) for part in parts]
     with ThreadPoolExecutor(threads) as pool:
@@ -333,10 +370,8 @@ def elemental(At: Any, b: Any, first: Any, order: Any, offset: Any, x: Any) -> A
     for trial in range(len(first) + n):
         if m == p:
             break
-        if trial < len(first):
-            row = first[trial]
-        else:
-            row = order[(offset + trial - len(first)) % n]
+        later = trial - len(first)
+        row = first[trial] if later < 0 else order[(offset + later) % n]
         size = 0.0
         for j in range(p):
             v[j] = At[place[j], row]
@@ -372,3 +407,7 @@ def elemental(At: Any, b: Any, first: Any, order: Any, offset: Any, x: Any) -> A
             v[j] -= L[k, j] * v[k]
         x[place[j]] = v[j]
     return True
+
+
+#: Part of the name of every kernel that uses these, so that an edit here misses the disk cache.
+STAMP = source_stamp(elemental, elemental, _scalar)

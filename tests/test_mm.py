@@ -1,0 +1,243 @@
+"""High-breakdown fits: the default call, the basin guard, and the estimators by name."""
+
+import numpy as np
+import pytest
+from regression_data import EDGE_CASES, classic, contaminated
+from scipy.stats import norm
+
+import robustfit as rf
+from robustfit.linear import _guard
+from robustfit.scale import m_scale, tau_losses
+
+C95 = 2.98463717629906
+
+
+# -- the default call finds the good fit -------------------------------------------------------
+
+
+def test_stars_by_the_bare_call():
+    A, b = classic("starsCYG")
+    fit = rf.irls(A, b, loss="welsch")
+    assert fit.status is rf.Status.EFFICIENCY_LOWERED
+    assert fit.success
+    assert 2.2 < fit.x[1] < 2.7
+    assert fit.loss.efficiency() == pytest.approx(0.90, abs=1e-9)
+    assert "lowered to 90 %" in fit.summary()
+    # The four giants are rejected: rows 11, 20, 30 and 34, counted from 1.
+    assert np.max(fit.weights[[10, 19, 29, 33]]) < 1e-3
+
+
+@pytest.mark.parametrize("given", [{"c": C95}, {"efficiency": 0.95}])
+def test_stars_with_a_constant_of_the_callers(given):
+    A, b = classic("starsCYG")
+    with pytest.warns(rf.BasinWarning, match=r"M-scale 1\.4\d times the S-scale"):
+        fit = rf.irls(A, b, loss="welsch", **given)
+    assert fit.status is rf.Status.LEFT_BASIN
+    assert not fit.success
+    # Where robustbase's lmrob ends too, and says that it converged.
+    assert fit.x[1] == pytest.approx(-0.4336, abs=1e-4)
+    assert fit.loss.c == pytest.approx(C95, rel=1e-12)
+
+
+@pytest.mark.parametrize("efficiency", [0.85, 0.90, 0.94])
+def test_stars_below_the_fold_stays(efficiency):
+    slopes = {0.85: 2.65138, 0.90: 2.44344, 0.94: 2.12257}
+    fit = rf.irls(*classic("starsCYG"), loss="welsch", efficiency=efficiency)
+    assert fit.status is rf.Status.CONVERGED
+    assert fit.x[1] == pytest.approx(slopes[efficiency], abs=2e-5)
+
+
+@pytest.mark.parametrize("loss", ["hampel", "lqq"])
+def test_other_losses_that_lose_the_stars(loss):
+    fit = rf.irls(*classic("starsCYG"), loss)
+    assert fit.status is rf.Status.EFFICIENCY_LOWERED
+    assert 2.2 < fit.x[1] < 2.7
+
+
+@pytest.mark.parametrize("loss", ["tukey", "optimal", "andrews"])
+def test_losses_that_keep_the_stars(loss):
+    fit = rf.irls(*classic("starsCYG"), loss)
+    assert fit.status is rf.Status.CONVERGED
+    assert 2.0 < fit.x[1] < 2.3
+
+
+GOOD_FITS = {
+    # The rows that the literature calls outliers, counted from 0.
+    "hbk": set(range(10)),
+    "wood": {3, 5, 7, 18},
+    "phones": {14, 15, 16, 17, 18, 19},
+    "Animals2": {5, 15, 25},
+}
+
+
+@pytest.mark.parametrize("name", GOOD_FITS)
+@pytest.mark.parametrize("loss", ["welsch", "tukey", "lqq", "optimal"])
+def test_known_outliers_lose_their_weight(name, loss):
+    fit = rf.irls(*classic(name), loss)
+    assert fit.success
+    low = set(np.flatnonzero(fit.weights < 0.05).tolist())
+    assert low >= (GOOD_FITS[name] if name != "Animals2" else set())
+    if name == "Animals2":
+        dinosaurs = np.argsort(fit.weights)[:3]
+        assert np.max(fit.weights[dinosaurs]) < 0.05
+    assert len(low) <= 12
+
+
+def test_good_leverage_points_of_hbk_are_kept():
+    fit = rf.irls(*classic("hbk"))
+    assert np.min(fit.weights[10:14]) > 0.7
+
+
+@pytest.mark.parametrize("case", ["exact_fit_55_percent", "exact_fit_3_outliers"])
+def test_an_exact_majority_is_found(case):
+    A, b = EDGE_CASES[case]
+    fit = rf.irls(A, b)
+    assert fit.status is rf.Status.EXACT_FIT
+    expected = [6.0, 7.5] if "55" in case else [1.0, 2.0]
+    np.testing.assert_allclose(fit.x, expected, rtol=1e-13)
+    np.testing.assert_array_equal(fit.weights, (np.abs(b - A @ expected) < 1e-9).astype(float))
+
+
+# -- breakdown ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_45_percent_of_anything_is_survived(seed):
+    rng = np.random.default_rng(seed)
+    n, p, bad = 200, 5, 90
+    A = np.column_stack([np.ones(n), rng.standard_normal((n, p - 1))])
+    b = A @ rng.standard_normal(p) + rng.standard_normal(n)
+    clean = rf.irls(A[bad:], b[bad:], "linear")
+    size = 10.0 ** rng.uniform(1, 12)
+    A[:bad, 1:] = rng.standard_normal((bad, p - 1)) * 10.0 ** rng.uniform(-1, 6)
+    b[:bad] = size * rng.standard_normal() + rng.standard_normal(bad) * 10.0 ** rng.uniform(-2, 3)
+    fit = rf.irls(A, b)
+    distance = np.sqrt((fit.x - clean.x) @ np.linalg.solve(clean.cov, fit.x - clean.x) / p)
+    assert not fit.success or distance < 5.0
+
+
+# -- the basin guard ---------------------------------------------------------------------------
+
+
+def test_clean_data_raise_no_alarm():
+    rng = np.random.default_rng(7)
+    statuses = []
+    for _ in range(60):
+        A = np.column_stack([np.ones(40), rng.standard_normal((40, 2))])
+        statuses.append(rf.irls(A, rng.standard_normal(40)).status)
+    assert statuses.count(rf.Status.CONVERGED) >= 59
+
+
+def test_variance_of_the_difference_of_two_estimates():
+    a, b = rf.get_loss("welsch", efficiency=0.5), rf.get_loss("welsch", efficiency=0.95)
+    # With itself nothing, with least squares the classical 1 / e - 1 (Hausman 1978).
+    assert _guard.difference_variance(a, a) == pytest.approx(0.0, abs=1e-14)
+    ols = rf.get_loss("linear")
+    assert _guard.difference_variance(a, ols) == pytest.approx(1.0, rel=1e-9)
+    assert _guard.difference_variance(b, ols) == pytest.approx(1 / 0.95 - 1, rel=1e-9)
+
+
+def two_lines(share, n=100, seed=3):
+    rng = np.random.default_rng(seed)
+    t = rng.uniform(0.0, 10.0, n)
+    second = np.arange(n) < share * n
+    b = np.where(second, 20.0 - 1.0 * t, 1.0 + 3.0 * t) + 0.2 * rng.standard_normal(n)
+    return np.column_stack([np.ones(n), t]), b
+
+
+def test_two_halves_have_no_majority():
+    with pytest.warns(rf.BasinWarning, match="another fit"):
+        fit = rf.irls(*two_lines(0.5))
+    assert fit.status is rf.Status.NO_MAJORITY
+    assert not fit.success
+    slopes = sorted([fit.x[1], fit.alternatives[0][0][1]])
+    np.testing.assert_allclose(slopes, [-1.0, 3.0], atol=0.1)
+
+
+def test_a_majority_of_two_thirds_is_one():
+    fit = rf.irls(*two_lines(0.33))
+    assert fit.success
+    assert fit.x[1] == pytest.approx(3.0, abs=0.05)
+
+
+# -- estimators by name ------------------------------------------------------------------------
+
+
+def test_methods_are_starts_and_scales():
+    A, b = contaminated()
+    mm = rf.irls(A, b, "tukey", method="mm")
+    np.testing.assert_array_equal(mm.x, rf.irls(A, b, "tukey").x)
+    np.testing.assert_array_equal(
+        rf.irls(A, b, "tukey", method="smdm").x, rf.irls(A, b, "tukey", scale="d").x
+    )
+    assert mm.scale == mm.search.scale
+    s = rf.irls(A, b, "tukey", method="s")
+    np.testing.assert_allclose(s.x, mm.search.x, rtol=1e-9)
+    assert s.loss == rf.get_loss("tukey", breakdown=0.5)
+
+
+def test_s_estimate_has_the_scale_that_solves_its_equation():
+    A, b = contaminated()
+    fit = rf.irls(A, b, "tukey", method="s")
+    loss = rf.get_loss("tukey", breakdown=0.5)
+    chi = loss.rho(fit.resid / fit.scale) / loss.sup
+    assert np.sum(chi) / (len(b) - A.shape[1]) == pytest.approx(0.5, rel=1e-12)
+
+
+def test_tau_estimate_is_a_local_minimum_of_the_tau_scale():
+    A, b = contaminated()
+    fit = rf.irls(A, b, "tukey", method="tau")
+    inner, outer = tau_losses("tukey")
+
+    def tau(x):
+        r = b - A @ x
+        s = m_scale(r, loss=inner, breakdown=0.5, ddof=A.shape[1])
+        return s * np.sqrt(np.mean(outer.rho(r / s)))
+
+    best = tau(fit.x)
+    for direction in np.random.default_rng(0).standard_normal((20, 3)):
+        assert tau(fit.x + 1e-3 * direction) > best
+
+
+def test_tau_estimate_is_efficient_on_clean_data():
+    u = norm.ppf((np.arange(1, 2001) - 0.5) / 2000)
+    A = np.column_stack([np.ones(2000), np.cos(np.arange(2000.0))])
+    fit = rf.irls(A, A @ [1.0, 2.0] + u, "tukey", method="tau")
+    assert fit.loss.efficiency() == pytest.approx(0.95, abs=0.002)
+    assert fit.scale == pytest.approx(1.0, abs=0.01)
+
+
+def test_options_that_contradict_a_method():
+    A, b = contaminated()
+    with pytest.raises(ValueError, match="method='mm' sets start, so start='ols'"):
+        rf.irls(A, b, method="mm", start="ols")
+    with pytest.raises(ValueError, match="method must be one of m, s, mm, smdm, tau"):
+        rf.irls(A, b, method="ransac")
+    with pytest.raises(ValueError, match="s_loss must be a bounded loss"):
+        rf.irls(A, b, s_loss=rf.losses.Huber())
+
+
+def test_unbounded_losses_start_from_tukey():
+    A, b = contaminated()
+    fit = rf.irls(A, b, "cauchy")
+    assert (fit.start, fit.scale_rule) == ("s", "s")
+    assert fit.search.scale == rf.irls(A, b, "tukey").search.scale
+
+
+def test_seed():
+    A, b = contaminated(n=60, p=5)
+    found = [rf.irls(A, b, rng=rng).x for rng in (0, 1, np.random.default_rng(5))]
+    np.testing.assert_allclose(found[1:], [found[0]] * 2, rtol=1e-7)
+    np.testing.assert_array_equal(found[0], rf.irls(A, b).x)
+
+
+def test_bounds_and_ridge_from_the_s_start():
+    A, b = contaminated()
+    free = rf.irls(A, b)
+    bounded = rf.irls(A, b, bounds=(-np.inf, [np.inf, free.x[1] - 0.5, np.inf]))
+    assert bounded.success
+    assert bounded.x[1] == pytest.approx(free.x[1] - 0.5)
+    assert bounded.scale == free.scale
+    shrunk = rf.irls(A, b, ridge=50.0)
+    assert shrunk.success
+    assert np.linalg.norm(shrunk.x) < np.linalg.norm(free.x)
