@@ -21,6 +21,8 @@ EPS = float(np.finfo(np.float64).eps)
 # Cholesky in residual form follows QR to a condition number of about 1e7; the smallest
 # pivot of the equilibrated matrix is about one over the condition number.
 _SMALLEST_PIVOT = 1e-6
+# Above this pivot the Gram matrix itself has lost less than half of the digits.
+_GOOD_PIVOT = 1e-3
 # Rows of a block: the weighted copy of a block should stay in the second-level cache.
 _BLOCK_ELEMENTS = 1 << 15
 # Up to this many elements the start is solved by QR with refinement: time is no matter.
@@ -39,11 +41,14 @@ class Step:
         ``sqrt(d' A' W A d)``, the length of the step in units of the residuals.
     rank : int
         Numerical rank of the weighted design.
+    gradient : ndarray of shape (p,)
+        ``A' W r``, less the gradient of the penalty.
     """
 
     d: Array
     norm: float
     rank: int
+    gradient: Array
 
 
 def row_blocks(n: int, p: int) -> Iterator[slice]:
@@ -88,22 +93,22 @@ def weighted_step(
     ValueError
         If ``solver="cholesky"`` and the normal equations are too close to singular.
     """
-    if solver != "qr":
-        G, g = gram(A, w, r)
-        if ridge is not None:
-            G[np.diag_indices_from(G)] += ridge
-            g = g - ridge * x
-        d = solve_gram(G, g)
-        if d is not None:
-            return Step(d, float(np.sqrt(np.maximum(d @ g, 0.0))), len(d))
-        if solver == "cholesky":
-            raise ValueError("solver='cholesky' met nearly singular normal equations; use 'auto'")
+    G, g = gram(A, w, r)
+    if ridge is not None:
+        G[np.diag_indices_from(G)] += ridge
+        g = g - ridge * x
+    d = solve_gram(G, g) if solver != "qr" else None
+    if d is not None:
+        return Step(d, float(np.sqrt(np.maximum(d @ g, 0.0))), len(d), g)
+    if solver == "cholesky":
+        raise ValueError("solver='cholesky' met nearly singular normal equations; use 'auto'")
     root = np.sqrt(w)
     A, r = A * root[:, None], r * root
     if ridge is not None:
         A = np.vstack([A, np.diag(np.sqrt(ridge))])
         r = np.concatenate([r, -np.sqrt(ridge) * x])
-    return _minimum_norm_step(A, r)
+    d, rank = _minimum_norm_solution(A, r)
+    return Step(d, float(np.linalg.norm(A @ d)), rank, g)
 
 
 def bounded_step(A: Array, w: Array, r: Array, *, x: Array, low: Array, high: Array) -> Step:
@@ -114,14 +119,13 @@ def bounded_step(A: Array, w: Array, r: Array, *, x: Array, low: Array, high: Ar
     limits = (low - x) / scale, (high - x) / scale
     solution = lsq_linear(A * scale, r * root, limits, method="bvls", tol=EPS)
     d = solution.x * scale
-    return Step(d, float(np.linalg.norm(A @ d)), len(x))
+    return Step(d, float(np.linalg.norm(A @ d)), len(x), A.T @ (r * root))
 
 
-def _minimum_norm_step(A: Array, r: Array) -> Step:
+def _minimum_norm_solution(A: Array, r: Array) -> tuple[Array, int]:
     scale = column_scale(A)
     d, _, rank, _ = linalg.lstsq(A * scale, r, cond=rank_tolerance(A), lapack_driver="gelsy")
-    d = d * scale
-    return Step(d, float(np.linalg.norm(A @ d)), int(rank))
+    return np.asarray(d * scale), int(rank)
 
 
 def rank_tolerance(A: Array) -> float:
@@ -207,10 +211,18 @@ def inverse_gram(A: Array, w: Array) -> Array:
 
 
 def inverse_root(A: Array, w: Array) -> Array:
-    """Return H (p, rank) with H H' = (A'WA)^-1, by QR of the weighted design.
+    """Return H (p, rank) with H H' = (A'WA)^-1.
 
-    The columns of A H are orthonormal in the weights w.
+    The columns of A H are orthonormal in the weights w. Small or ill-conditioned designs go
+    through QR of the weighted design, large well-conditioned ones through its Gram matrix.
     """
+    if A.size > _REFINED_ELEMENTS:
+        G, _ = gram(A, w, np.zeros(len(A)))
+        unit = 1.0 / np.sqrt(np.maximum(np.diagonal(G), 1e-300))
+        L, info = linalg.lapack.dpotrf(G * unit * unit[:, None], lower=True, clean=True)
+        if info == 0 and np.min(np.diagonal(np.asarray(L))) > _GOOD_PIVOT:
+            inverse = linalg.solve_triangular(L, np.eye(len(unit)), lower=True)
+            return np.asarray(unit[:, None] * inverse.T)
     scale = column_scale(A)
     _, singular, Vt = linalg.svd(_triangular(A, w, scale), full_matrices=False)
     keep = singular > rank_tolerance(A) * singular[0]

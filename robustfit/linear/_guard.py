@@ -180,6 +180,8 @@ def m_scale(problem: Problem, x: Array, s_loss: Loss) -> float:
 
 def _suspicious(problem: Problem, s_loss: Loss, ratio: float) -> bool:
     p = problem.data.A.shape[1]
+    if ratio <= JUMP_RATIO:
+        return False
     statistic = 2.0 * (problem.data.nobs - p) * np.log(max(ratio, 1.0))
     spread = difference_variance(s_loss, problem.loss)
     return bool(statistic > spread * stats.chi2.isf(SUSPICION_LEVEL, p))

@@ -30,7 +30,8 @@ def iterate(problem: Problem, x: Array, bar: Bar) -> State:
     if isinstance(loss, Linear) or np.all(resid == 0.0):
         state = State(x, scale, 0, Status.CONVERGED)
         return settled(data, state) if exactly_fitted(data, x, resid) else state
-    memory, ratio, previous = Anderson(data), 0.0, math.inf
+    memory, newton = Anderson(data), _Newton(problem)
+    ratio, previous = 0.0, math.inf
     state = State(x, scale, 0, Status.MAXITER, math.inf)
     for nit in range(1, problem.maxiter + 1):
         if scale <= 1e-8 * data.size and exactly_fitted(data, x, resid):
@@ -49,7 +50,7 @@ def iterate(problem: Problem, x: Array, bar: Bar) -> State:
         previous = step
         d = plain.d
         if near and problem.bounds is None:
-            d = _newton(problem, x, resid, scale, d) if rule.fixed else memory.next(x, d)
+            d = newton.next(x, u, scale, plain) if rule.fixed else memory.next(x, d)
         x = x + d
         resid = data.b - data.A @ x
         if not rule.fixed:
@@ -74,27 +75,36 @@ def _plain_step(problem: Problem, x: Array, resid: Array, w: Array) -> linalg.St
     return linalg.weighted_step(A, w, resid, x=x, ridge=problem.ridge, solver=problem.solver)
 
 
-def _newton(problem: Problem, x: Array, resid: Array, scale: float, plain: Array) -> Array:
-    """Return the Newton step at a fixed scale where it lowers the objective, else `plain`."""
-    data, loss = problem.data, problem.loss
-    u = problem.standardise(resid) / scale
-    curvature = data.row_weights * loss.dpsi(u)
-    G, _ = linalg.gram(data.A, curvature, resid)
-    _, g = linalg.gram(data.A, data.row_weights * loss.weight(u), resid)
-    if problem.ridge is not None:
-        G[np.diag_indices_from(G)] += problem.ridge
-        g = g - problem.ridge * x
-    d = linalg.solve_gram(G, g)
-    if d is None:
-        return plain
+class _Newton:
+    """Newton steps at a fixed scale, as long as they do not raise the objective."""
 
-    def cost(step: Array) -> float:
-        moved = problem.standardise(data.b - data.A @ (x + step)) / scale
-        penalty = 0.0 if problem.ridge is None else 0.5 * float(problem.ridge @ (x + step) ** 2)
-        return problem.cost(moved, scale) + penalty
+    def __init__(self, problem: Problem) -> None:
+        self.problem = problem
+        self.cost = math.inf
 
-    # At the solution both costs agree to rounding, and the Newton step is the better one.
-    return d if cost(d) <= cost(plain) * (1.0 + 1e-14) else plain
+    def next(self, x: Array, u: Array, scale: float, plain: linalg.Step) -> Array:
+        """Return the step to take from x, where the standardised residuals are u."""
+        problem, data = self.problem, self.problem.data
+        G, _ = linalg.gram(data.A, data.row_weights * problem.loss.dpsi(u), u)
+        if problem.ridge is not None:
+            G[np.diag_indices_from(G)] += problem.ridge
+        d = linalg.solve_gram(G, plain.gradient)
+        if d is None:
+            self.cost = math.inf
+            return plain.d
+        before = self.cost if self.cost < math.inf else self._objective(x, scale)
+        self.cost = self._objective(x + d, scale)
+        # At the solution they agree to rounding, and the Newton step is the better one.
+        if self.cost <= before * (1.0 + 1e-14):
+            return d
+        self.cost = math.inf
+        return plain.d
+
+    def _objective(self, x: Array, scale: float) -> float:
+        problem = self.problem
+        u = problem.standardise(problem.residuals(x)) / scale
+        penalty = 0.0 if problem.ridge is None else 0.5 * float(problem.ridge @ x**2)
+        return problem.cost(u, scale) + penalty
 
 
 class Anderson:
@@ -133,6 +143,8 @@ def _converged(problem: Problem, state: State, ratio: float) -> bool:
     """
     if state.step <= problem.tol * (1.0 - ratio):
         return True
+    if state.step > _NEAR * _NEAR:
+        return False
     data, x = problem.data, state.x
     u = problem.standardise(problem.residuals(x)) / state.scale
     # A row without weight is not rounded into anything.
