@@ -372,7 +372,7 @@ class FitResult:
         --------
         >>> import robustfit as rf
         >>> data = rf.datasets.load("education")
-        >>> fit = rf.irls(data.A, data.b, "tukey")
+        >>> fit = rf.irls(data.A, data.b, "tukey", cov_type="avar1")
         >>> print((fit.bootstrap(1000).bse / fit.bse).round(1))
         [1.1 1.1 1.1 1.1]
         """
@@ -409,7 +409,7 @@ class FitResult:
         --------
         >>> import robustfit as rf
         >>> data = rf.datasets.load("stackloss")
-        >>> full = rf.irls(data.A, data.b, "tukey")
+        >>> full = rf.irls(data.A, data.b, "tukey", cov_type="avar1")
         >>> reduced = rf.irls(data.A[:, :3], data.b, "tukey")
         >>> print(f"{full.compare(reduced)['pvalue']:.4f}")
         0.1062

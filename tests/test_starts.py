@@ -272,8 +272,8 @@ def test_offsets_cost_no_more_digits_than_they_must(parts):
     np.testing.assert_allclose([x[1] for x in found[0]], [x[1] for x in xs], rtol=1e-6)
 
 
-@both
-@pytest.mark.parametrize("n", [40, 1500])
+# Among many rows LTS has so many local minima that two searches seldom end in the same one.
+@pytest.mark.parametrize(("parts", "n"), [(s_parts, 40), (s_parts, 1500), (lts_parts, 40)])
 def test_frequencies_are_repeated_rows(parts, n):
     A, b = problem(n=n, p=3)
     freq = np.random.default_rng(2).integers(0, 4, n)

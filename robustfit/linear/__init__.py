@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from robustfit import covariance, linalg
 from robustfit import scale as scales
@@ -345,14 +345,15 @@ def _lts(A: Array, b: Array, freq: Array, rng: np.random.Generator) -> Array:
 def _s_step(problem: Problem, s_loss: Loss, rng: np.random.Generator) -> SFit:
     data = problem.data
     unit = np.all(data.inv_sd == 1.0)
-    return s_estimate(
-        data.A if unit else data.A * data.inv_sd[:, None],
-        data.b if unit else data.b * data.inv_sd,
-        s_loss,
-        freq=None if np.all(data.freq == 1.0) else data.freq,
-        rng=rng,
-        breakdown=0.5,
-    )
+    A = data.A if unit else data.A * data.inv_sd[:, None]
+    b = data.b if unit else data.b * data.inv_sd
+    counted = not np.all(data.freq == 1.0)
+
+    def search(rows: NDArray[np.bool_] | slice) -> SFit:
+        freq = data.freq[rows] if counted else None
+        return s_estimate(A[rows], b[rows], s_loss, freq=freq, rng=rng, breakdown=0.5)
+
+    return _guard.with_rival(problem, search(slice(None)), s_loss, search)
 
 
 def _mm(

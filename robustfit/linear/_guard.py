@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+from robustfit import linalg
 from robustfit import scale as scales
 from robustfit.linear._problem import Array, Problem, State, fixed_scale
 from robustfit.losses import Loss, get_loss
@@ -42,8 +43,9 @@ JUMP_RATIO = 1.03
 # Two losses that hardly differ do not make every step a jump.
 SMALLEST_VARIANCE = 0.02
 # Two fits are rivals if their S-scales are this close and they share so few of their rows.
-RIVAL_RATIO = 1.1
+RIVAL_RATIO = 1.25
 RIVAL_OVERLAP = 0.5
+RIVAL_SHARE = 0.35
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +149,31 @@ def describe(verdict: Verdict, fixed: bool) -> str:
     return f"{left}, so the efficiency was lowered to {kept:.0f} % (c={c:.5g})"
 
 
+def with_rival(
+    problem: Problem,
+    s_fit: SFit,
+    s_loss: Loss,
+    search: Callable[[NDArray[np.bool_]], SFit],
+) -> SFit:
+    """Return the S-estimate with the one of the rows it leaves out among its alternatives.
+
+    The search refines the best candidates only, and all of them may lead to one solution.
+    Where the left-out rows are many and agree with each other, theirs is the rival.
+    """
+    data = problem.data
+    rest = ~_core(problem, s_fit.x, s_fit.scale)
+    if s_fit.scale == 0.0 or float(data.freq @ rest) < RIVAL_SHARE * data.nobs:
+        return s_fit
+    if linalg.row_space(data.A[rest], data.row_weights[rest]) is not None:
+        return s_fit
+    x = search(rest).x
+    scale = m_scale(problem, x, s_loss)
+    if not scale < RIVAL_RATIO * s_fit.scale:
+        return s_fit
+    found = sorted([*s_fit.alternatives, (x, scale)], key=lambda fit: fit[1])
+    return replace(s_fit, alternatives=tuple(found))
+
+
 def rivals(problem: Problem, s_fit: SFit) -> str:
     """Return a warning if another fit explains as many rows about as well, else nothing."""
     data = problem.data
@@ -159,7 +186,7 @@ def rivals(problem: Problem, s_fit: SFit) -> str:
             return (
                 f"another fit with S-scale {scale / s_fit.scale:.3f} times the best explains "
                 f"{100.0 * other.mean():.0f} % of the rows, {100.0 * shared / smaller:.0f} % of "
-                "them in common; see fit.search.alternatives"
+                "them in common; see fit.alternatives"
             )
     return ""
 

@@ -217,7 +217,7 @@ class Loss:
         >>> from robustfit.losses import Tukey
         >>> weight = Tukey().ufunc("weight")
         >>> weight([0.0, 1.0, 9.0], 4.685)
-        array([1.        , 0.91095645, 0.        ])
+        array([1.       , 0.9109563, 0.       ])
         """
         if kind not in KINDS:
             raise ValueError(f"kind must be one of {KINDS}, got {kind!r}")

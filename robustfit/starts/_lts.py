@@ -131,7 +131,7 @@ def lts_estimate(
     >>> stars = load("starsCYG")
     >>> fit = lts_estimate(stars.A, stars.b, rng=np.random.default_rng(0))
     >>> print(f"raw slope {fit.raw_x[1]:.4f}, slope {fit.x[1]:.4f}")
-    raw slope 0.0000, slope 0.0000
+    raw slope 4.2192, slope 3.0462
     """
     if not 0.5 <= alpha <= 1.0:
         raise ValueError(f"alpha must be in [0.5, 1], got alpha={alpha!r}")

@@ -156,7 +156,7 @@ def s_estimate(
     ...     stars.A, stars.b, get_loss("tukey", breakdown=0.5), rng=np.random.default_rng(0)
     ... )
     >>> print(f"slope {fit.x[1]:.4f}, scale {fit.scale:.6f}")
-    slope 3.2904, scale 0.471487
+    slope 3.2904, scale 0.471456
     """
     if not loss.bounded:
         raise ValueError(f"loss must be bounded for an S-estimate, got {loss!r}")
