@@ -25,11 +25,11 @@ With psi_i = psi(u_i), m = mean psi'_i, p the rank and X the design:
 K = 1 + (p / n) var(psi') / m^2. The forms are those of Huber (1981), *Robust Statistics*,
 section 7.6, doi:10.1002/0471725250.
 
-Of the corrections that "HC" could have, this one covers best. In 30 simulated settings (n = 20,
-40, 100; normal and log-normal designs; equal and unequal variances, t3, skewed, and 10 %
-outliers) nominal 95 % intervals covered on average 95.0 % for a normal regressor and 92.8 %
-for a log-normal one; without correction it was 92.2 % and 86.0 %, with n / (n - p) 93.3 % and
-87.3 %.
+Of the corrections that "HC" could have, this one covers best. In simulated samples of 20 to 100
+with errors of equal and unequal variance, t3, skewed and with 10 % outliers, nominal 95 % intervals
+covered on average 94.2 % for a normal regressor and 91.1 % for a log-normal one, worst 79.4 %;
+without correction 91.3, 80.5 and 57.9 %, with n / (n - p) 92.4, 81.9 and 60.6 %, with the leverage
+of the design 94.5, 89.6 and 73.4 % (tests/bench/hc_corrections.py).
 """
 
 import functools

@@ -10,7 +10,8 @@ two estimates in units of (A'A)^-1 scale^2, is about chi-square with p degrees o
 Only where it is larger than that, the solution is followed from the S-estimate through
 rising efficiencies, each step started at the last. Along a basin the steps are short: the
 difference of two M-estimates of similar efficiency has a small, known variance. A step that
-is too long by that measure and also worsens the M-scale is a jump to another solution.
+is too long by that measure and also worsens the M-scale, however finely it is divided, is a
+jump to another solution.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ LOWEST = 0.85 - 1e-9
 SUSPICION_LEVEL = 0.05
 JUMP_LEVEL = 1e-8
 JUMP_RATIO = 1.03
+HALVINGS = 4
 # Two losses that hardly differ do not make every step a jump.
 SMALLEST_VARIANCE = 0.02
 # Two fits are rivals if their S-scales are this close and they share so few of their rows.
@@ -95,12 +97,37 @@ def watch(problem: Problem, s_fit: SFit, s_loss: Loss, state: State, solve: Solv
     for efficiency in (*(e for e in LADDER if e < target - 1e-9), target):
         last = efficiency == target
         next_loss = problem.loss if last else get_loss(problem.loss, efficiency=efficiency)
-        step = solve(replace(problem, loss=next_loss), here.x)
-        lost = step.status is not Status.CONVERGED
-        if lost or _jumped(problem, s_loss, (here.x, loss), (step.x, next_loss)):
+        step = _follow(problem, s_loss, solve, (here.x, loss), next_loss, HALVINGS)
+        if step is None:
             return Verdict(here, loss, state, loss.efficiency(), ratio)
         here, loss = step, next_loss
     return Verdict(here, loss, state, None, ratio)
+
+
+def _follow(
+    problem: Problem,
+    s_loss: Loss,
+    solve: Solve,
+    here: tuple[Array, Loss],
+    loss: Loss,
+    halvings: int,
+) -> State | None:
+    """Return the fit with a new loss in the basin of the last one, None if it left.
+
+    A step that looks like a jump is halved. Where the solution only drifts, as it does with
+    skewed errors, the halves change the M-scale half as much; a jump stays in one of them.
+    """
+    x, before = here
+    step = solve(replace(problem, loss=loss), x)
+    if step.status is Status.CONVERGED and not _jumped(problem, s_loss, here, (step.x, loss)):
+        return step
+    if halvings == 0:
+        return None
+    between = get_loss(problem.loss, efficiency=0.5 * (before.efficiency() + loss.efficiency()))
+    middle = _follow(problem, s_loss, solve, here, between, halvings - 1)
+    if middle is None:
+        return None
+    return _follow(problem, s_loss, solve, (middle.x, between), loss, halvings - 1)
 
 
 def with_scale(
