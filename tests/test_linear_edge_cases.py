@@ -207,5 +207,5 @@ def test_factor_with_a_small_level(loss):
 
 @each_loss
 def test_design_of_zeros(loss):
-    with pytest.raises(ValueError, match="^A must have a column that is not zero"):
+    with pytest.raises(ValueError, match=r"^A must have a column that is not zero"):
         rf.irls(np.zeros((5, 2)), np.arange(5.0), loss, start="ols")

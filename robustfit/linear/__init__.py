@@ -16,7 +16,7 @@ from robustfit._inputs import Data, prepare
 from robustfit._progress import Bar, progress_bar
 from robustfit.linear import _guard, _problem
 from robustfit.linear._assemble import Outcome, assemble
-from robustfit.linear._iterate import iterate, settled
+from robustfit.linear._iterate import iterate, iterate_fixed, settled
 from robustfit.linear._problem import Array, Callback, Problem, State
 from robustfit.linear._tau import tau_fit
 from robustfit.losses import Linear, Loss, get_loss
@@ -369,7 +369,7 @@ def _mm(
     """Return the M-estimate at the S-scale, or at the design-adaptive scale after it."""
 
     def solve(inner: Problem, start: Array) -> State:
-        return iterate(inner, start, bar)
+        return iterate_fixed(inner, start, bar)
 
     m_problem = replace(problem, rule=_problem.fixed_scale("s", s_fit.scale))
     state = solve(m_problem, x)
@@ -383,7 +383,7 @@ def _mm(
     final = replace(
         m_problem, loss=verdict.loss, rule=_problem.fixed_scale(scale, verdict.state.scale)
     )
-    outcome = Outcome(final, verdict.state, name, "", s_fit, s_loss)
+    outcome = Outcome(final, verdict.state, name, "", s_fit, s_loss, tau=verdict.tau)
     if verdict.kept is not None and fixed:
         # The caller's constant is kept, and the fit that it leads to.
         asked = replace(m_problem, rule=_problem.fixed_scale(scale, verdict.asked.scale))
@@ -407,9 +407,11 @@ def _tau(problem: Problem, s_fit: SFit, s_loss: Loss, name: str) -> Outcome:
     return Outcome(*tau_fit(problem, s_fit.x, s_loss, outer), name, "", s_fit, s_loss)
 
 
-def _design_scale(problem: Problem, state: State) -> float:
-    """Return the design-adaptive scale of the residuals at a solution."""
+def _design_scale(problem: Problem, state: State) -> tuple[float, Array]:
+    """Return the design-adaptive scale at a solution, and its factors of the rows."""
     data = problem.data
-    h = linalg.leverage(data.A, data.row_weights) * np.square(data.inv_sd)
     resid = problem.standardise(problem.residuals(state.x))
-    return scales.d_scale(resid, h, problem.loss, start=state.scale, freq=data.freq)
+    w = np.asarray(problem.loss.weight(resid / state.scale))
+    h = w * linalg.leverage(data.A, data.row_weights * w) * np.square(data.inv_sd)
+    scale = scales.d_scale(resid, h, problem.loss, start=state.scale, freq=data.freq)
+    return scale, scales.tau_factors(problem.loss, h)

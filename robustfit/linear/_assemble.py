@@ -41,6 +41,8 @@ class Outcome:
         Which covariance.
     groups : ndarray or None
         Cluster labels.
+    tau : ndarray or None
+        Factors of the design-adaptive scale.
     """
 
     problem: Problem
@@ -51,6 +53,7 @@ class Outcome:
     s_loss: Loss | None = None
     note: str = ""
     groups: NDArray[np.intp] | None = None
+    tau: Array | None = None
 
 
 def assemble(outcome: Outcome) -> FitResult:
@@ -81,6 +84,7 @@ def assemble(outcome: Outcome) -> FitResult:
         scale=scale,
         s_stage=stage,
         groups=outcome.groups,
+        tau=outcome.tau,
     )
     # Overflow and underflow of squared units are harmless: `bse` does not go through them.
     with np.errstate(over="ignore", under="ignore"):

@@ -16,7 +16,6 @@ jump to another solution.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -26,6 +25,7 @@ from scipy import stats
 
 from robustfit import linalg
 from robustfit import scale as scales
+from robustfit.compare import difference_variance
 from robustfit.linear._problem import Array, Problem, State, fixed_scale
 from robustfit.losses import Loss, get_loss
 from robustfit.result import Status
@@ -66,6 +66,8 @@ class Verdict:
         The efficiency of `loss` if the fit that was asked for left the basin, else None.
     ratio : float
         M-scale of the fit that was asked for over the S-scale.
+    tau : ndarray of shape (n,) or None
+        Factors of the design-adaptive scale, where that is the scale of `state`.
     """
 
     state: State
@@ -73,6 +75,7 @@ class Verdict:
     asked: State
     kept: float | None
     ratio: float
+    tau: Array | None = None
 
 
 def watch(problem: Problem, s_fit: SFit, s_loss: Loss, state: State, solve: Solve) -> Verdict:
@@ -89,6 +92,8 @@ def watch(problem: Problem, s_fit: SFit, s_loss: Loss, state: State, solve: Solv
     solve : callable
         ``solve(problem, x)`` runs the M-step from x.
     """
+    if not _worse(problem, s_fit, s_loss, state):
+        return Verdict(state, problem.loss, state, None, 1.0)
     ratio = m_scale(problem, state.x, s_loss) / s_fit.scale
     if not _suspicious(problem, s_loss, ratio):
         return Verdict(state, problem.loss, state, None, ratio)
@@ -136,7 +141,7 @@ def with_scale(
     s_loss: Loss,
     verdict: Verdict,
     solve: Solve,
-    rescale: Callable[[Problem, State], float],
+    rescale: Callable[[Problem, State], tuple[float, Array]],
 ) -> Verdict:
     """Return the fit with a new scale that follows from the first one, guarded likewise.
 
@@ -145,17 +150,17 @@ def with_scale(
     """
     while True:
         inner = replace(problem, loss=verdict.loss)
-        scale = rescale(inner, verdict.state)
+        scale, tau = rescale(inner, verdict.state)
         after = solve(replace(inner, rule=fixed_scale("d", scale)), verdict.state.x)
         # At the first scale, this is the loss that the second one makes.
         wider = replace(verdict.loss, c=verdict.loss.c * scale / s_fit.scale)
         if not _jumped(inner, s_loss, (verdict.state.x, verdict.loss), (after.x, wider)):
             asked = after if verdict.kept is None else verdict.asked
-            return replace(verdict, state=after, asked=asked)
+            return replace(verdict, state=after, asked=asked, tau=tau)
         asked = after if verdict.kept is None else verdict.asked
         lower = [e for e in LADDER if e < verdict.loss.efficiency() - 1e-9]
         if not lower:
-            return replace(verdict, asked=asked, kept=verdict.loss.efficiency())
+            return replace(verdict, asked=asked, kept=verdict.loss.efficiency(), tau=None)
         loss = get_loss(problem.loss, efficiency=lower[-1])
         state = solve(replace(problem, loss=loss), s_fit.x)
         ratio = m_scale(problem, after.x, s_loss) / s_fit.scale
@@ -232,10 +237,16 @@ def m_scale(problem: Problem, x: Array, s_loss: Loss) -> float:
     )
 
 
+def _worse(problem: Problem, s_fit: SFit, s_loss: Loss, state: State) -> bool:
+    """Tell whether the M-scale is more than `JUMP_RATIO` times the S-scale, in one pass."""
+    data = problem.data
+    u = problem.residuals(state.x) * data.inv_sd / (JUMP_RATIO * s_fit.scale)
+    df = data.nobs - data.A.shape[1]
+    return bool(float(data.freq @ s_loss.rho(u)) > 0.5 * df * s_loss.sup)
+
+
 def _suspicious(problem: Problem, s_loss: Loss, ratio: float) -> bool:
     p = problem.data.A.shape[1]
-    if ratio <= JUMP_RATIO:
-        return False
     statistic = 2.0 * (problem.data.nobs - p) * np.log(max(ratio, 1.0))
     spread = difference_variance(s_loss, problem.loss)
     return bool(statistic > spread * stats.chi2.isf(SUSPICION_LEVEL, p))
@@ -259,17 +270,3 @@ def _jumped(
     if distance <= limit * data.nobs / max(data.nobs - p, 1.0):
         return False
     return m_scale(problem, x1, s_loss) > JUMP_RATIO * m_scale(problem, x0, s_loss)
-
-
-@functools.lru_cache(maxsize=256)
-def difference_variance(loss0: Loss, loss1: Loss) -> float:
-    """Return the variance of the difference of two M-estimates at the normal, at scale 1.
-
-    That is ``E (psi0 / E psi0' - psi1 / E psi1')**2``, in units of (A'A)^-1.
-    """
-
-    def slope(loss: Loss) -> float:
-        return loss.expectation(lambda u: u * loss.psi(u))
-
-    slope0, slope1 = slope(loss0), slope(loss1)
-    return loss0.expectation(lambda u: (loss0.psi(u) / slope0 - loss1.psi(u) / slope1) ** 2)

@@ -15,6 +15,7 @@ from robustfit._progress import Bar
 from robustfit.linear._problem import Array, Problem, State
 from robustfit.losses import Linear
 from robustfit.result import Status
+from robustfit.starts import row_sums
 
 # A step shorter than this many standard errors is near enough to the solution for Newton
 # and Anderson steps: farther out they could carry a redescender into another basin.
@@ -63,6 +64,42 @@ def iterate(problem: Problem, x: Array, bar: Bar) -> State:
             return replace(state, status=Status.CANCELLED)
         if near and _converged(problem, state, ratio):
             return replace(state, status=Status.CONVERGED)
+    return state
+
+
+def iterate_fixed(problem: Problem, x: Array, bar: Bar) -> State:
+    """Do as `iterate` at a fixed scale, with one compiled pass over the rows a step.
+
+    For many rows and no option that changes the residuals; anything else, and a design that
+    is nearly singular, goes to `iterate`.
+    """
+    data, scale = problem.data, problem.rule.estimate(np.zeros(1))
+    plain = problem.ridge is None and problem.bounds is None and problem.solver == "auto"
+    if not (plain and np.ndim(problem.adjust) == 0 and np.all(data.inv_sd == 1.0)):
+        return iterate(problem, x, bar)
+    sums = row_sums(data.A, data.b, data.freq, problem.loss)
+    if sums is None:
+        return iterate(problem, x, bar)
+    newton, before, start, last = False, math.inf, x, math.inf
+    state = State(x, scale, 0, Status.MAXITER, math.inf)
+    for nit in range(1, problem.maxiter + 1):
+        cost, _, G, g = sums(x, scale, newton)
+        if newton and cost > before * (1.0 + 1e-14):
+            # The last step raised the objective: back, and by reweighting from there.
+            x, newton = start, False
+            cost, _, G, g = sums(x, scale, newton)
+        d = linalg.solve_gram(G, g)
+        if d is None:
+            return iterate(problem, start, bar)
+        step = math.sqrt(max(float(d @ g), 0.0)) / scale
+        start, before, x = x, cost, x + d
+        state = State(x, scale, nit, Status.MAXITER, step)
+        bar.update()
+        if problem.callback is not None and not _report(problem, state):
+            return replace(state, status=Status.CANCELLED)
+        if step <= problem.tol or _NEAR * _NEAR > step >= 0.5 * last:
+            return replace(state, status=Status.CONVERGED)
+        newton, last = step < _NEAR, step if newton else math.inf
     return state
 
 

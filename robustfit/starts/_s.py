@@ -413,6 +413,19 @@ class _Problem:
         return linalg.least_squares(self.A[fitted], self.b[fitted], self.freq[fitted])
 
 
+def row_sums(
+    A: Array, b: Array, freq: Array, loss: Loss
+) -> Callable[[Array, float, bool], tuple[float, float, Array, Array]] | None:
+    """Return the compiled pass over many rows, None where there are too few for it to pay.
+
+    It maps x, a scale s and whether W holds psi' instead of the weights to ``sum f rho(r / s)``,
+    ``sum f psi(r / s) r / s``, A'WA and A'wr, in one reading of A by all threads.
+    """
+    if A.size <= _subsets.LARGE_ELEMENTS:
+        return None
+    return _Problem(A, b, freq, np.eye(A.shape[1]), loss, 0.0).fold
+
+
 # -- compiled ----------------------------------------------------------------------------
 
 

@@ -119,8 +119,13 @@ def examine(seed, loss):
         cause = "M-step"
     else:
         cause = "search" if best < fit.search.scale * (1.0 - 1e-6) else "bias"
-    cause += f" (S-scale {fit.search.scale:.4g}, {distance(fit.search.x):.3g} standard errors off; "
-    return kind, fit.status, distance(fit.x), cause + f"near the good answer {best:.4g})"
+    with np.errstate(divide="ignore", invalid="ignore"):
+        own = float(np.max(np.abs(fit.x - clean.x) / fit.bse))
+    cause += (
+        f" ({own:.3g} of its own; S-scale {fit.search.scale:.4g}, near the good answer {best:.4g}; "
+        f"S-estimate {distance(fit.search.x):.3g} standard errors off)"
+    )
+    return kind, fit.status, distance(fit.x), cause
 
 
 def main():
