@@ -13,6 +13,8 @@ from robustfit import linalg
 
 Array = NDArray[np.float64]
 
+# The largest response in inner units; reached only by rows that do not count.
+_LARGEST = 1e150
 # Designs of up to this many elements are copied.
 _SMALL = 1_000_000
 
@@ -37,6 +39,8 @@ class Data:
         Labels of the columns.
     keep : ndarray of bool or None
         The rows of the caller's A that take part; None if all do.
+    rank : int or None
+        Rank of the design where it is less than the number of columns of A; None if not.
     basis : ndarray of shape (columns, rank) or None
         Orthonormal basis of the row space; None if the design has full rank.
     column_unit : ndarray of shape (columns,) or None
@@ -51,6 +55,7 @@ class Data:
     columns: int
     names: tuple[str, ...]
     keep: NDArray[np.bool_] | None = None
+    rank: int | None = None
     basis: Array | None = None
     column_unit: Array | None = None
 
@@ -83,9 +88,11 @@ class Data:
 
     @property
     def model_matrix(self) -> Array:
-        """The rows that take part, in the caller's columns and units."""
+        """The rows that take part, in the caller's columns and units; read-only."""
         A = self.A if self.basis is None else self.A @ self.basis.T
-        return A if self.column_unit is None else A / self.column_unit
+        A = A.view() if self.column_unit is None else A / self.column_unit
+        A.setflags(write=False)
+        return A
 
     def expand(self, z: Array) -> Array:
         """Return coefficients of the caller's columns, in the caller's units."""
@@ -152,11 +159,11 @@ def prepare(
     if not np.any(design):
         raise ValueError(f"A must have a column that is not zero, got shape {(n, p)}")
     freq = np.where(var > 0.0, freq, 0.0)
-    unit = linalg.power_of_two(float(np.max(np.abs(response))))
+    unit = _unit(response[freq > 0.0])
     column_unit = _extreme_columns(design)
     return Data(
         A=_own(design, A) if column_unit is None else design * column_unit,
-        b=response / unit,
+        b=np.clip(response / unit, -_LARGEST, _LARGEST),
         freq=freq,
         inv_sd=np.sqrt(var),
         unit=unit,
@@ -164,6 +171,21 @@ def prepare(
         names=labels,
         keep=keep,
         column_unit=column_unit,
+    )
+
+
+def _unit(b: Array) -> float:
+    """Return the power of two to divide the response by.
+
+    That of a typical value, so that the squares of good residuals do not vanish beside a gross
+    error, but large enough that nothing leaves the range of doubles.
+    """
+    size = np.abs(b[b != 0.0])
+    if len(size) == 0:
+        return 1.0
+    return max(
+        linalg.power_of_two(float(np.median(size))),
+        2.0**-500 * linalg.power_of_two(float(np.max(size))),
     )
 
 
@@ -194,7 +216,10 @@ def _matrix(values: Any, name: str) -> Array:
         )
     try:
         array = np.asarray(values)
-    except ValueError as error:
+        if array.dtype == object and hasattr(values, "to_numpy"):
+            # Frames of mixed numeric columns and nullable types; NaN for what is missing.
+            array = values.to_numpy(dtype=np.float64, na_value=np.nan)
+    except (TypeError, ValueError) as error:
         raise ValueError(f"{name} must be a rectangular array of numbers: {error}") from error
     if array.dtype.kind not in "fiub":
         raise TypeError(f"{name} must hold real numbers, got dtype {array.dtype}")
@@ -229,7 +254,7 @@ def _finite_rows(arrays: dict[str, Array], nan_policy: str) -> NDArray[np.bool_]
 
 def _extreme_columns(A: Array) -> Array | None:
     """Return powers of two for columns whose squares could overflow or underflow."""
-    largest = np.max(np.abs(A), axis=0, initial=0.0)
+    largest = np.maximum(np.max(A, axis=0, initial=0.0), -np.min(A, axis=0, initial=0.0))
     if np.all((largest == 0.0) | ((largest > 1e-100) & (largest < 1e100))):
         return None
     return linalg.column_scale(A)

@@ -32,6 +32,7 @@ without correction 91.3, 80.5 and 57.9 %, with n / (n - p) 92.4, 81.9 and 60.6 %
 of the design 94.5, 89.6 and 73.4 % (tests/bench/hc_corrections.py).
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -100,6 +101,8 @@ class Fitted:
         The S-estimate of an MM-estimate.
     groups : ndarray of shape (n,) or None
         Label of the cluster that each row belongs to.
+    root_weights : ndarray of shape (n,) or None
+        Row weights that `root` is made with; None for `row_weights`.
     tau : ndarray of shape (n,) or None
         Factors of the design-adaptive scale, see `robustfit.scale.tau_factors`; None if `scale`
         is another one.
@@ -116,6 +119,7 @@ class Fitted:
     s_stage: SStage | None = None
     groups: NDArray[Any] | None = None
     tau: Array | None = None
+    root_weights: Array | None = None
 
     @functools.cached_property
     def row_weights(self) -> Array:
@@ -146,8 +150,13 @@ class Fitted:
 
     @functools.cached_property
     def root(self) -> Array:
-        """H with H H' = (X'X)^-1; the rows z of X H are those that the sums below run over."""
-        return linalg.inverse_root(self.A, self.row_weights)
+        """H with H H' = (X' W X)^-1; the rows z of X H are those that the sums below run over.
+
+        W are the weights that the fit ends with, where it has a redescending loss: in the
+        coordinates of the whole design, rejected leverage points would hide the good rows.
+        """
+        weights = self.row_weights if self.root_weights is None else self.root_weights
+        return linalg.inverse_root(self.A, weights)
 
     @property
     def nobs(self) -> float:
@@ -188,6 +197,10 @@ def covariance(fitted: Fitted, cov_type: str) -> Array:
         return np.asarray(linalg.inverse_gram(fitted.A, fitted.row_weights) * sigma * sigma)
     if not _slope(fitted) > 0.0:
         return undefined
+    if cov_type in _OF_DESIGN:
+        fitted = dataclasses.replace(fitted, root_weights=None)
+    if fitted.root.shape[1] < p:
+        return undefined
     try:
         unit = _FORMS[cov_type](fitted)
     except np.linalg.LinAlgError:
@@ -196,7 +209,8 @@ def covariance(fitted: Fitted, cov_type: str) -> Array:
     return np.asarray((fitted.root @ unit @ fitted.root.T) * fitted.scale * fitted.scale)
 
 
-# -- the forms: covariance of the coefficients of z = H'x, at scale 1; there X'X = I ------------
+# -- the forms: covariance of the coefficients of z = H'x, at scale 1; for those of _OF_DESIGN,
+#    X'X = I there -------------------------------------------------------------------------------
 
 
 def _huber1(fitted: Fitted, ddof: int = 0) -> Array:
@@ -282,6 +296,8 @@ _FORMS: dict[str, Callable[[Fitted], Array]] = {
     "HC": _jackknife,
     "cluster": _cluster,
 }
+# The forms that contain X'X.
+_OF_DESIGN = ("H1", "H3", "huber")
 COV_TYPES = (*_FORMS, "matlab", "gsl")
 
 

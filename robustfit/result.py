@@ -79,6 +79,10 @@ class Search:
     candidates: int
     alternatives: tuple[tuple[Array, float], ...]
 
+    def __post_init__(self) -> None:
+        for x in (self.x, *(x for x, _ in self.alternatives)):
+            x.setflags(write=False)
+
 
 @dataclasses.dataclass(frozen=True, repr=False, kw_only=True, eq=False)
 class FitResult:

@@ -249,3 +249,68 @@ def test_bounds_and_ridge_from_the_s_start():
     shrunk = rf.irls(A, b, ridge=50.0)
     assert shrunk.success
     assert np.linalg.norm(shrunk.x) < np.linalg.norm(free.x)
+
+
+# -- what a review found --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("cov_type", ["w", "HC", "avar1"])
+def test_a_rejected_leverage_point_does_not_hide_the_good_rows(cov_type):
+    A, b = contaminated()
+    plain = rf.irls(A, b, "tukey", cov_type=cov_type)
+    far = A.copy()
+    far[0, 1] = 1e12
+    found = rf.irls(far, b, "tukey", cov_type=cov_type)
+    assert found.weights[0] == plain.weights[0] == 0.0
+    np.testing.assert_allclose(found.bse, plain.bse, rtol=1e-9)
+
+
+def test_a_gross_response_does_not_drown_the_others():
+    A, b = contaminated()
+    expected = rf.irls(A, b, "tukey")
+    far = b.copy()
+    far[0] = 1e200
+    found = rf.irls(A, far, "tukey")
+    np.testing.assert_allclose(found.x, expected.x, rtol=1e-12)
+    np.testing.assert_allclose(found.bse, expected.bse, rtol=1e-9)
+
+
+def test_options_that_do_not_go_together():
+    A, b = contaminated()
+    for options, message in (
+        ({"scale": "tau", "ridge": 1.0}, "tau.*ridge"),
+        ({"scale": "tau", "bounds": (-9, 9)}, "tau.*bounds"),
+        ({"scale": "tau", "start": "ols"}, "tau.*start='ols'"),
+        ({"scale": "d", "leverage": True}, "leverage=True"),
+        ({"scale": "d", "loss": "cauchy"}, "needs a bounded loss"),
+        ({"loss": "linear", "method": "mm"}, "loss='linear'"),
+        ({"s_loss": rf.losses.Tukey(4.685)}, "breakdown point 1/2"),
+        ({"freq_weights": np.full(40, 0.01)}, "freq_weights must sum to more than 3"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            rf.irls(A, b, **options)
+
+
+@pytest.mark.parametrize("calls", [1, 5, 20, 40])
+def test_cancelling_anywhere_is_a_cancelled_fit(calls):
+    count = 0
+
+    def stop(intermediate):
+        nonlocal count
+        count += 1
+        if count >= calls:
+            raise StopIteration
+
+    fit = rf.irls(*classic("starsCYG"), callback=stop)
+    assert fit.status is rf.Status.CANCELLED
+    assert not fit.success
+
+
+def test_large_offsets_converge():
+    rng = np.random.default_rng(1)
+    A = np.column_stack([np.ones(20_000), rng.standard_normal((20_000, 4))])
+    b = A @ np.arange(5.0) + rng.standard_normal(20_000)
+    for method in ("mm", "m", "tau"):
+        fit = rf.irls(A, b + 1e7, method=method)
+        assert fit.status is rf.Status.CONVERGED
+        np.testing.assert_allclose(fit.x[1:], np.arange(1.0, 5.0), atol=0.05)

@@ -191,9 +191,14 @@ def irls(
     penalty = _problem.inner_ridge(ridge, data)
     limits = _problem.inner_bounds(bounds, data, penalty)
     basis = linalg.row_space(data.A, data.row_weights)
-    if basis is not None and penalty is None and limits is None:
-        data = data.with_basis(basis)
-    start, scale = _resolve(start, scale, tuned, free=penalty is None or basis is None)
+    if basis is not None:
+        free = penalty is None and limits is None
+        data = data.with_basis(basis) if free else replace(data, rank=basis.shape[1])
+    start, scale = _resolve(
+        start, scale, tuned, leverage, free=basis is None or data.basis is not None
+    )
+    if isinstance(scale, str) and scale == "tau" and not (penalty is None and limits is None):
+        raise ValueError("scale='tau' cannot be combined with bounds or ridge")
     cov_type = _problem.known(cov_type, "cov_type", ("auto", *covariance.COV_TYPES))
     generator = np.random.default_rng(rng)
     problem = Problem(
@@ -210,7 +215,7 @@ def irls(
     )
     fixed = c is not None or efficiency is not None or isinstance(loss, Loss)
     with progress_bar(problem.maxiter, "irls", progress) as bar:
-        outcome = _fit(problem, start, scale, _s_loss(s_loss, tuned), generator, fixed, bar)
+        outcome = _fit(problem, start, scale, s_loss, generator, fixed, bar)
     cov_type = _automatic(outcome) if cov_type == "auto" else cov_type
     return assemble(replace(outcome, cov_type=cov_type, groups=_groups(groups, data, cov_type)))
 
@@ -226,25 +231,38 @@ def _named(method: Any, start: Any, scale: Any) -> tuple[Any, Any]:
     return _problem.METHODS[method]
 
 
-def _resolve(start: Any, scale: Any, loss: Loss, *, free: bool) -> tuple[Any, Any]:
-    """Return start and scale with "auto" replaced."""
+def _resolve(start: Any, scale: Any, loss: Loss, leverage: bool, *, free: bool) -> tuple[Any, Any]:
+    """Return start and scale with "auto" replaced; refuse what does not go together."""
     if isinstance(loss, Linear):
         start = "ols"
     if isinstance(start, str):
         start = _problem.known(start, "start", _problem.STARTS)
         if start == "auto":
             start = "s" if free and not loss.convex else "ols"
+        if not free and start != "ols":
+            raise ValueError(f"start={start!r} needs a design of full column rank; use 'ols'")
     if isinstance(scale, str):
         scale = _problem.known(scale, "scale", _problem.SCALES)
         if scale == "auto" and isinstance(start, str) and start == "s":
             scale = "s"
+        if scale in _problem.S_SCALES and isinstance(loss, Linear):
+            raise ValueError(f"loss='linear' cannot have scale={scale!r}; its scale is 'std'")
+        if scale in ("d", "tau") and leverage:
+            raise ValueError(f"leverage=True cannot be combined with scale={scale!r}")
+        if scale in ("d", "tau") and not loss.bounded:
+            raise ValueError(f"scale={scale!r} needs a bounded loss, got loss={loss!r}")
+        if scale == "tau" and not (isinstance(start, str) and start == "s"):
+            raise ValueError(f"scale='tau' starts from the S-estimate, got start={start!r}")
     return start, scale
 
 
 def _s_loss(s_loss: str | Loss | None, loss: Loss) -> Loss:
     if isinstance(s_loss, Loss):
-        if not s_loss.bounded:
-            raise ValueError(f"s_loss must be a bounded loss, got s_loss={s_loss!r}")
+        if not abs(s_loss.breakdown() - 0.5) < 1e-3:
+            raise ValueError(
+                "s_loss must be a bounded loss at breakdown point 1/2 (get_loss(name, "
+                f"breakdown=0.5) is one), got s_loss={s_loss!r}"
+            )
         return s_loss
     return get_loss(s_loss or (loss if loss.bounded else "tukey"), breakdown=0.5)
 
@@ -275,25 +293,27 @@ def _fit(
     problem: Problem,
     start: Any,
     scale: Any,
-    s_loss: Loss,
+    s_loss: str | Loss | None,
     rng: np.random.Generator,
     fixed: bool,
     bar: Bar,
 ) -> Outcome:
     """Run the S-step where one is needed, then the M-step."""
-    s_fit = None
+    s_fit, chi = None, None
     searched = isinstance(scale, str) and scale in _problem.S_SCALES
     if searched or (isinstance(start, str) and start == "s"):
-        s_fit = _s_step(problem, s_loss, rng)
+        chi = _s_loss(s_loss, problem.loss)
+        s_fit = _s_step(problem, chi, rng)
     x, name = _start(problem, start, s_fit, rng)
     if s_fit is not None and s_fit.scale == 0.0:
         exact = settled(problem.data, State(s_fit.x, 0.0, 0, Status.EXACT_FIT))
-        return Outcome(problem, exact, name, "", s_fit, s_loss)
-    if s_fit is None or not searched:
-        return Outcome(problem, iterate(problem, x, bar), name, "", s_fit, s_loss)
+        rule = _problem.fixed_scale("s", 0.0)
+        return Outcome(replace(problem, rule=rule), exact, name, "", s_fit, chi)
+    if s_fit is None or chi is None or not searched:
+        return Outcome(problem, iterate(problem, x, bar), name, "", s_fit, chi)
     if scale == "tau":
-        return _tau(problem, s_fit, s_loss, name)
-    return _mm(problem, s_fit, s_loss, x, name, scale, fixed, bar)
+        return _tau(problem, s_fit, chi, name, bar)
+    return _mm(problem, s_fit, chi, x, name, scale, fixed, bar)
 
 
 def _start(
@@ -345,6 +365,11 @@ def _lts(A: Array, b: Array, freq: Array, rng: np.random.Generator) -> Array:
 def _s_step(problem: Problem, s_loss: Loss, rng: np.random.Generator) -> SFit:
     data = problem.data
     unit = np.all(data.inv_sd == 1.0)
+    p = data.A.shape[1]
+    if data.nobs <= p < int(np.sum(data.freq > 0.0)):
+        raise ValueError(
+            f"freq_weights must sum to more than {p}, the rank of A, got {data.nobs:g}"
+        )
     A = data.A if unit else data.A * data.inv_sd[:, None]
     b = data.b if unit else data.b * data.inv_sd
     counted = not np.all(data.freq == 1.0)
@@ -378,12 +403,14 @@ def _mm(
     if not guarded or state.status is not Status.CONVERGED:
         return Outcome(m_problem, state, name, "", s_fit, s_loss)
     verdict = _guard.watch(m_problem, s_fit, s_loss, state, solve)
-    if scale == "d":
+    if scale == "d" and verdict.state.status is Status.CONVERGED:
         verdict = _guard.with_scale(m_problem, s_fit, s_loss, verdict, solve, _design_scale)
     final = replace(
         m_problem, loss=verdict.loss, rule=_problem.fixed_scale(scale, verdict.state.scale)
     )
     outcome = Outcome(final, verdict.state, name, "", s_fit, s_loss, tau=verdict.tau)
+    if verdict.state.status is not Status.CONVERGED:
+        return outcome
     if verdict.kept is not None and fixed:
         # The caller's constant is kept, and the fit that it leads to.
         asked = replace(m_problem, rule=_problem.fixed_scale(scale, verdict.asked.scale))
@@ -401,10 +428,10 @@ def _mm(
     return outcome
 
 
-def _tau(problem: Problem, s_fit: SFit, s_loss: Loss, name: str) -> Outcome:
+def _tau(problem: Problem, s_fit: SFit, s_loss: Loss, name: str, bar: Bar) -> Outcome:
     """Return the tau-estimate whose efficiency is that of the loss."""
     _, outer = scales.tau_losses(problem.loss, efficiency=problem.loss.efficiency())
-    return Outcome(*tau_fit(problem, s_fit.x, s_loss, outer), name, "", s_fit, s_loss)
+    return Outcome(*tau_fit(problem, s_fit, s_loss, outer, bar), name, "", s_fit, s_loss)
 
 
 def _design_scale(problem: Problem, state: State) -> tuple[float, Array]:
@@ -412,6 +439,6 @@ def _design_scale(problem: Problem, state: State) -> tuple[float, Array]:
     data = problem.data
     resid = problem.standardise(problem.residuals(state.x))
     w = np.asarray(problem.loss.weight(resid / state.scale))
-    h = w * linalg.leverage(data.A, data.row_weights * w) * np.square(data.inv_sd)
+    h = _problem.row_leverage(data, w)
     scale = scales.d_scale(resid, h, problem.loss, start=state.scale, freq=data.freq)
     return scale, scales.tau_factors(problem.loss, h)

@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from robustfit import covariance, linalg
+from robustfit import covariance
 from robustfit.exceptions import BasinWarning, ConvergenceWarning, RankWarning
 from robustfit.linear._iterate import exact_rows
-from robustfit.linear._problem import Array, Problem, State
+from robustfit.linear._problem import Array, Problem, State, row_leverage
 from robustfit.losses import Loss
 from robustfit.result import FitResult, Search, Status
 from robustfit.starts import SFit
@@ -63,7 +63,7 @@ def assemble(outcome: Outcome) -> FitResult:
     resid = problem.residuals(state.x)
     weights, cost, scale = _weights(problem, state, resid)
     status = _status(problem, state, weights)
-    leverage = linalg.leverage(data.A, data.row_weights) * np.square(data.inv_sd)
+    leverage = row_leverage(data)
     stage = None
     if outcome.s_fit is not None and outcome.s_loss is not None:
         stage = covariance.SStage(
@@ -85,6 +85,7 @@ def assemble(outcome: Outcome) -> FitResult:
         s_stage=stage,
         groups=outcome.groups,
         tau=outcome.tau,
+        root_weights=None if loss.convex else data.row_weights * weights,
     )
     # Overflow and underflow of squared units are harmless: `bse` does not go through them.
     with np.errstate(over="ignore", under="ignore"):
@@ -106,7 +107,7 @@ def assemble(outcome: Outcome) -> FitResult:
         message=_message(outcome, status),
         nit=state.nit,
         cost=cost * unit * unit,
-        rank=data.A.shape[1],
+        rank=data.rank or data.A.shape[1],
         nobs=data.nobs,
         df_resid=fitted.df_resid,
         start=outcome.start,
@@ -132,7 +133,8 @@ def _status(problem: Problem, state: State, weights: Array) -> Status:
     data = problem.data
     if state.status is not Status.EXACT_FIT and not _determined(problem, weights):
         return Status.NO_WEIGHT
-    if state.status is Status.CONVERGED and data.basis is not None:
+    deficient = data.basis is not None or (data.rank is not None and problem.ridge is None)
+    if state.status is Status.CONVERGED and deficient:
         return Status.RANK_DEFICIENT
     return state.status
 
@@ -181,12 +183,10 @@ def _in_units(fitted: covariance.Fitted, unit: float) -> covariance.Fitted:
 def _message(outcome: Outcome, status: Status) -> str:
     """Return what there is to say beyond the verdict, and warn of it."""
     problem, state, data = outcome.problem, outcome.state, outcome.problem.data
-    rank, text = data.A.shape[1], []
-    if data.basis is not None:
-        text.append(
-            f"the design has rank {rank} with {data.columns} columns; "
-            "x is the minimum-norm solution"
-        )
+    rank, text = data.rank or data.A.shape[1], []
+    if rank < data.columns and problem.ridge is None:
+        chosen = "the minimum-norm solution" if data.basis is not None else "one of many solutions"
+        text.append(f"the design has rank {rank} with {data.columns} columns; x is {chosen}")
         _warn(text[-1], RankWarning)
     if status is Status.MAXITER:
         text.append(

@@ -105,6 +105,8 @@ def watch(problem: Problem, s_fit: SFit, s_loss: Loss, state: State, solve: Solv
         step = _follow(problem, s_loss, solve, (here.x, loss), next_loss, HALVINGS)
         if step is None:
             return Verdict(here, loss, state, loss.efficiency(), ratio)
+        if step.status is not Status.CONVERGED:
+            return Verdict(step, next_loss, step, None, ratio)
         here, loss = step, next_loss
     return Verdict(here, loss, state, None, ratio)
 
@@ -119,19 +121,23 @@ def _follow(
 ) -> State | None:
     """Return the fit with a new loss in the basin of the last one, None if it left.
 
+    One that was cancelled or stopped at maxiter is returned as it is.
+
     A step that looks like a jump is halved. Where the solution only drifts, as it does with
     skewed errors, the halves change the M-scale half as much; a jump stays in one of them.
     """
     x, before = here
     step = solve(replace(problem, loss=loss), x)
+    if step.status in (Status.CANCELLED, Status.MAXITER):
+        return step
     if step.status is Status.CONVERGED and not _jumped(problem, s_loss, here, (step.x, loss)):
         return step
     if halvings == 0:
         return None
     between = get_loss(problem.loss, efficiency=0.5 * (before.efficiency() + loss.efficiency()))
     middle = _follow(problem, s_loss, solve, here, between, halvings - 1)
-    if middle is None:
-        return None
+    if middle is None or middle.status is not Status.CONVERGED:
+        return middle
     return _follow(problem, s_loss, solve, (middle.x, between), loss, halvings - 1)
 
 
@@ -154,7 +160,10 @@ def with_scale(
         after = solve(replace(inner, rule=fixed_scale("d", scale)), verdict.state.x)
         # At the first scale, this is the loss that the second one makes.
         wider = replace(verdict.loss, c=verdict.loss.c * scale / s_fit.scale)
-        if not _jumped(inner, s_loss, (verdict.state.x, verdict.loss), (after.x, wider)):
+        lost = after.status is Status.CONVERGED and _jumped(
+            inner, s_loss, (verdict.state.x, verdict.loss), (after.x, wider)
+        )
+        if not lost:
             asked = after if verdict.kept is None else verdict.asked
             return replace(verdict, state=after, asked=asked, tau=tau)
         asked = after if verdict.kept is None else verdict.asked

@@ -60,9 +60,9 @@ def iterate(problem: Problem, x: Array, bar: Bar) -> State:
         near = near and scale > 0.5 * state.scale
         state = State(x, scale, nit, Status.MAXITER, step)
         bar.update()
-        if problem.callback is not None and not _report(problem, state):
+        if problem.callback is not None and not report(problem, state):
             return replace(state, status=Status.CANCELLED)
-        if near and _converged(problem, state, ratio):
+        if near and converged(problem, state, ratio):
             return replace(state, status=Status.CONVERGED)
     return state
 
@@ -95,9 +95,10 @@ def iterate_fixed(problem: Problem, x: Array, bar: Bar) -> State:
         start, before, x = x, cost, x + d
         state = State(x, scale, nit, Status.MAXITER, step)
         bar.update()
-        if problem.callback is not None and not _report(problem, state):
+        if problem.callback is not None and not report(problem, state):
             return replace(state, status=Status.CANCELLED)
-        if step <= problem.tol or _NEAR * _NEAR > step >= 0.5 * last:
+        stalled = _NEAR * _NEAR > step >= 0.5 * last
+        if stalled or converged(problem, state, 0.0):
             return replace(state, status=Status.CONVERGED)
         newton, last = step < _NEAR, step if newton else math.inf
     return state
@@ -171,7 +172,7 @@ class Anderson:
         return float(np.linalg.norm(step * self.unit))
 
 
-def _converged(problem: Problem, state: State, ratio: float) -> bool:
+def converged(problem: Problem, state: State, ratio: float) -> bool:
     """Tell whether the last step was short enough, or as short as rounding allows.
 
     A plain iteration whose steps shrink by `ratio` is ``ratio / (1 - ratio)`` steps away
@@ -187,13 +188,17 @@ def _converged(problem: Problem, state: State, ratio: float) -> bool:
     # A row without weight is not rounded into anything.
     w = np.where(data.freq > 0.0, problem.loss.weight(u), 0.0)
     size = float(np.max(w * data.inv_sd * (np.abs(data.A) @ np.abs(x) + np.abs(data.b))))
-    rounding = 4.0 * linalg.EPS * size * math.sqrt(len(x))
+    # Rounding of x moves all rows together, that of each residual its own.
+    rounding = linalg.EPS * size * (4.0 * math.sqrt(len(x)) + math.sqrt(data.nobs))
     return state.step * state.scale <= rounding <= _NEAR * state.scale
 
 
 def settled(data: Data, state: State) -> State:
     """Return the exact fit near a state: the least-squares fit of the rows that are exact."""
     rows = exact_rows(data, state.x, data.b - data.A @ state.x)
+    if data.rank is not None:
+        # Many fits are exact; this is the one that penalty or bounds chose.
+        return replace(state, status=Status.EXACT_FIT, scale=0.0)
     x = linalg.least_squares(data.A[rows], data.b[rows], data.row_weights[rows])
     # What a coefficient contributes below the rounding of the response is none of it.
     x = np.where(np.max(np.abs(data.A[rows]), axis=0) * np.abs(x) < linalg.EPS * data.size, 0.0, x)
@@ -215,7 +220,7 @@ def exact_rows(data: Data, x: Array, resid: Array) -> NDArray[np.bool_]:
     return np.asarray(np.abs(resid) <= 16.0 * len(x) * linalg.EPS * size)
 
 
-def _report(problem: Problem, state: State) -> bool:
+def report(problem: Problem, state: State) -> bool:
     """Call the callback; False if it asks to stop."""
     assert problem.callback is not None
     unit = problem.data.unit

@@ -7,11 +7,13 @@ import math
 from typing import Any
 
 from robustfit import linalg
+from robustfit._progress import Bar
 from robustfit.linear._guard import m_scale
-from robustfit.linear._iterate import Anderson, settled
-from robustfit.linear._problem import Array, Problem, State, fixed_scale
+from robustfit.linear._iterate import Anderson, converged, report, settled
+from robustfit.linear._problem import Problem, State, fixed_scale
 from robustfit.losses import Loss
 from robustfit.result import Status
+from robustfit.starts import SFit
 
 # The same as in the M-step: from here on, acceleration cannot lead astray.
 _NEAR = 1e-2
@@ -49,20 +51,32 @@ class Mixture(Loss):
         inner, outer = getattr(self.inner, kind)(u), getattr(self.outer, kind)(u)
         return (self.share * inner + outer) / (self.share + 1.0)
 
+    def constant(self, kind: Any, value: float) -> float:
+        """Refuse: the two constants of a tau-estimate come from its two losses."""
+        raise TypeError(f"a Mixture cannot be tuned, got {kind}={value!r}; tune its losses")
+
+    @classmethod
+    def engine(cls, kind: Any) -> Any:
+        """Refuse: a mixture has no formula of its own."""
+        raise TypeError(f"a Mixture has no compiled {kind}")
+
     def _breaks(self) -> tuple[float, ...]:
         ratio = self.inner.c / self.outer.c
         return *(k * ratio for k in self.inner._breaks()), *self.outer._breaks()
 
 
-def tau_fit(problem: Problem, x: Array, inner: Loss, outer: Loss) -> tuple[Problem, State]:
-    """Return the tau-estimate near x (Yohai and Zamar 1988, doi:10.1080/01621459.1988.10478611).
+def tau_fit(
+    problem: Problem, s_fit: SFit, inner: Loss, outer: Loss, bar: Bar
+) -> tuple[Problem, State]:
+    """Return the tau-estimate near the S-estimate.
 
-    It is the local minimum of the tau-scale in the basin of the S-estimate x. Where p is not
-    small against n the global minimum can be a fit that the S-estimate rejects: on starsCYG
-    and wood it is one that follows the outliers.
+    It is the local minimum of the tau-scale (Yohai and Zamar 1988,
+    doi:10.1080/01621459.1988.10478611) in that basin. Where p is not small against n the
+    global minimum can be a fit that the S-estimate rejects: on starsCYG and wood it is one
+    that follows the outliers.
     """
-    data, memory, share = problem.data, Anderson(problem.data), 0.0
-    state = State(x, 0.0, 0, Status.MAXITER, math.inf)
+    data, memory, share, x = problem.data, Anderson(problem.data), 0.0, s_fit.x
+    state = State(x, s_fit.scale, 0, Status.MAXITER, math.inf)
     for nit in range(1, problem.maxiter + 1):
         resid, scale = problem.residuals(x), m_scale(problem, x, inner)
         if scale == 0.0:
@@ -75,7 +89,11 @@ def tau_fit(problem: Problem, x: Array, inner: Loss, outer: Loss) -> tuple[Probl
         step = linalg.weighted_step(data.A, w, resid, x=x, solver=problem.solver)
         length = step.norm / scale
         state = State(x, scale, nit, Status.MAXITER, length)
-        if length <= problem.tol:
+        bar.update()
+        if problem.callback is not None and not report(problem, state):
+            state = dataclasses.replace(state, status=Status.CANCELLED)
+            break
+        if converged(problem, state, 0.0):
             state = dataclasses.replace(state, status=Status.CONVERGED)
             break
         x = x + (memory.next(x, step.d) if length < _NEAR else step.d)
