@@ -1,7 +1,7 @@
 """Coverage of nominal 95 % intervals of the slopes, by covariance.
 
-``python -m tests.bench.coverage`` writes docs/explanation/coverage_table.md (about a quarter of
-an hour with two idle cores); ``--quick`` takes a hundred replicates and writes nothing.
+``python -m tests.bench.coverage`` writes docs/explanation/coverage_table.md (about half an
+hour with two idle cores); ``--quick`` takes a hundred replicates and writes nothing.
 ``--bootstrap`` instead prints small samples with the fast bootstrap beside the covariances.
 
 The true coefficients are zero: the estimates are equivariant. Intervals are Student's t.
@@ -56,7 +56,7 @@ def errors(kind, A, rng):
 def chunk(job):
     """Return how often each interval of each slope covers, of some data sets."""
     n, kind, loss, first, count = job
-    hits, other = {name: np.zeros(COLUMNS - 1) for name in COV_TYPES}, 0
+    hits = {name: np.zeros(COLUMNS - 1) for name in COV_TYPES}
     quantile = stats.t.ppf(0.975, n - COLUMNS)
     for k in range(first, first + count):
         rng = np.random.default_rng((SEED, n, (*NORMAL, *OTHER).index(kind), k))
@@ -65,39 +65,37 @@ def chunk(job):
             warnings.simplefilter("ignore")
             fit = rf.irls(A, errors(kind, A, rng), loss)
         assert fit.cov_type == COV_TYPES[0]
-        other += fit.status is not rf.Status.CONVERGED
         for name in COV_TYPES:
             bse = np.sqrt(np.diagonal(covariance.covariance(fit._fitted, name)))
             hits[name] += np.abs(fit.x[1:]) <= quantile * bse[1:]
-    return hits, other
+    return hits
 
 
 def covered(pool, n, kind, loss, replicates):
-    """Return the percentage of covered slopes by covariance, and of all but CONVERGED."""
+    """Return the percentage of covered slopes by covariance."""
     size = max(replicates // 20, 1)
     jobs = [(n, kind, loss, k, min(size, replicates - k)) for k in range(0, replicates, size)]
     parts = pool.map(chunk, jobs, chunksize=1)
-    rates = {
-        name: 100.0 * float(np.mean(sum(hits[name] for hits, _ in parts))) / replicates
+    return {
+        name: 100.0 * float(np.mean(sum(hits[name] for hits in parts))) / replicates
         for name in COV_TYPES
     }
-    return rates, 100.0 * sum(other for _, other in parts) / replicates
 
 
 def table(rows, replicates):
     """Return the page."""
     names = [f"`{name}`" for name in COV_TYPES]
     head = [
-        "| errors | n | n/p | loss | " + " | ".join(names) + " | not `CONVERGED` |",
-        "|---|--:|--:|---|" + "--:|" * (len(names) + 1),
+        "| errors | n | n/p | loss | " + " | ".join(names) + " |",
+        "|---|--:|--:|---|" + "--:|" * len(names),
     ]
 
     def line(row):
-        kind, n, loss, rates, other = row
+        kind, n, loss, rates = row
         cells = [f"{rates[name]:.1f}" for name in COV_TYPES]
         if kind in NORMAL and not LOWEST <= rates[COV_TYPES[0]] <= HIGHEST:
             cells[0] = f"**{cells[0]}**"
-        text = [kind, str(n), f"{n / COLUMNS:g}", loss, *cells, f"{other:.1f}"]
+        text = [kind, str(n), f"{n / COLUMNS:g}", loss, *cells]
         return "| " + " | ".join(text) + " |"
 
     outside = outsiders(rows)
@@ -107,7 +105,7 @@ def table(rows, replicates):
         verdict = f"The default, `w`, should cover {wanted}; it does not in the rows in bold: "
         verdict += "; ".join(
             f"{kind}, n = {n}, {loss}: {rates[COV_TYPES[0]]:.1f} %"
-            for kind, n, loss, rates, _ in outside
+            for kind, n, loss, rates in outside
         )
         verdict += "."
     spread = 100.0 * np.sqrt(0.95 * 0.05 / (replicates * (COLUMNS - 1)))
@@ -123,9 +121,8 @@ def table(rows, replicates):
             "",
             "Percentage of nominal 95 % intervals that contain the true slope, averaged over the "
             f"{COLUMNS - 1} slopes of a normal design with an intercept; {replicates:,} data sets "
-            f"per row, so one number has a standard error of about {spread:.1f}. The last column "
-            "is the percentage of fits with a status other than `CONVERGED`; they are counted "
-            "like the others.",
+            f"per row, so one number has a standard error of about {spread:.1f}. Fits of any "
+            "status are counted.",
             "",
             verdict,
             "",
@@ -213,8 +210,8 @@ def main():
         for kind in (*NORMAL, *OTHER):
             for n in ROWS:
                 for loss in args.loss:
-                    rates, other = covered(pool, n, kind, loss, replicates)
-                    rows.append((kind, n, loss, rates, other))
+                    rates = covered(pool, n, kind, loss, replicates)
+                    rows.append((kind, n, loss, rates))
                     numbers = "  ".join(f"{name} {rate:.1f}" for name, rate in rates.items())
                     spent = time.perf_counter() - begin
                     print(f"{kind}, n = {n}, {loss}: {numbers}  ({spent:.0f} s)", flush=True)
