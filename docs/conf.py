@@ -6,6 +6,7 @@ from pathlib import Path
 
 from sphinx.application import Sphinx
 
+from robustfit.cli import loss_rows
 from robustfit.losses import LOSSES
 
 HERE = Path(__file__).parent
@@ -43,29 +44,20 @@ PUBLIC = [
     "robustfit.losses",
     "robustfit.scale",
     "robustfit.datasets",
+    "robustfit.plot",
     "robustfit.exceptions",
 ]
 
 
 def losses_table() -> str:
     """Return the table of all registered losses, in Markdown."""
-    rows = [
-        "| name | also | c at 95 % | bounded | convex | redescending | ρ(u) |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for name, cls in LOSSES.items():
-        loss = cls()
-        tuned = abs(loss.efficiency() - 0.95) < 1e-9
-        formula = (cls.__doc__ or "").strip().splitlines()[0].removesuffix(".").replace("|", r"\|")
-        cells = [
-            f"`{name}`",
-            ", ".join(f"`{alias}`" for alias in cls.aliases),
-            f"{loss.c:.6f}" if tuned else "any",
-            *("yes" if is_so else "" for is_so in (loss.bounded, loss.convex, loss.redescending)),
-            formula,
-        ]
-        rows.append("| " + " | ".join(cells) + " |")
-    return "\n".join(rows) + "\n"
+    head, *losses = loss_rows()
+    rows = [(*head, "ρ(u)"), ("---",) * (len(head) + 1)]
+    for name, also, *values in losses:
+        formula = (LOSSES[name].__doc__ or "").strip().splitlines()[0].removesuffix(".")
+        aliases = ", ".join(f"`{alias}`" for alias in also.split(", ") if alias)
+        rows.append((f"`{name}`", aliases, *values, formula.replace("|", r"\|")))
+    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
 
 
 def names_pages() -> str:

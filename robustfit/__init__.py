@@ -6,11 +6,11 @@ losses, `robustfit.scale` the scales, `robustfit.datasets` data to try them on.
 
 import importlib
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from robustfit import datasets, losses, scale
 from robustfit.exceptions import BasinWarning, ConvergenceWarning, RankWarning
-from robustfit.linear import irls
+from robustfit.linear import BatchResult, irls
 from robustfit.losses import get_loss, scipy_loss
 from robustfit.result import FitResult, Status
 from robustfit.scale import location
@@ -20,19 +20,27 @@ try:
 except PackageNotFoundError:  # a source tree that was never installed
     __version__ = "0+unknown"
 
+if TYPE_CHECKING:
+    from robustfit.nonlinear import curve_fit, least_squares
+
 #: Loaded on first use, because each needs a package that the core does not.
 _FRONTS = ("plot",)
+#: The same, because SciPy's optimizers take longer to import than all the rest.
+_NONLINEAR = ("curve_fit", "least_squares")
 
 __all__ = [
     "BasinWarning",
+    "BatchResult",
     "ConvergenceWarning",
     "FitResult",
     "RankWarning",
     "Status",
     "__version__",
+    "curve_fit",
     "datasets",
     "get_loss",
     "irls",
+    "least_squares",
     "location",
     "losses",
     "scale",
@@ -43,6 +51,8 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name in _FRONTS:
         return importlib.import_module(f"robustfit.{name}")
+    if name in _NONLINEAR:
+        return getattr(importlib.import_module("robustfit.nonlinear"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

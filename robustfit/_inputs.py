@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -69,10 +70,15 @@ class Data:
         """Number of observations, repetitions counted."""
         return float(np.sum(self.freq))
 
-    @property
+    @functools.cached_property
     def size(self) -> float:
         """The largest absolute response, in the units of `b`."""
         return float(np.max(np.abs(self.b), initial=0.0))
+
+    @functools.cached_property
+    def largest(self) -> Array:
+        """The largest absolute value of each column of `A`."""
+        return linalg.largest(self.A)
 
     def with_basis(self, basis: Array) -> Data:
         """Return the same data in coordinates of the row space."""
@@ -156,11 +162,12 @@ def prepare(
         raise ValueError(f"A must have at least a column, got shape {(n, p)}")
     if not np.any((freq > 0.0) & (var > 0.0)):
         raise ValueError(f"A must have a row with positive weight, got shape {(n, p)}")
-    if not np.any(design):
+    largest = linalg.largest(design)
+    if not np.any(largest):
         raise ValueError(f"A must have a column that is not zero, got shape {(n, p)}")
     freq = np.where(var > 0.0, freq, 0.0)
     unit = _unit(response[freq > 0.0])
-    column_unit = _extreme_columns(design)
+    column_unit = _extreme_columns(largest)
     return Data(
         A=_own(design, A) if column_unit is None else design * column_unit,
         b=np.clip(response / unit, -_LARGEST, _LARGEST),
@@ -241,6 +248,8 @@ def _finite_rows(arrays: dict[str, Array], nan_policy: str) -> NDArray[np.bool_]
     """Return the rows where everything is finite; None if that is all of them."""
     keep = np.ones(len(arrays["b"]), dtype=bool)
     for name, array in arrays.items():
+        if np.all(np.isfinite(linalg.largest(array if array.ndim == 2 else array[:, None]))):
+            continue
         finite = np.isfinite(array).all(axis=tuple(range(1, array.ndim)))
         if nan_policy == "raise" and not finite.all():
             row = int(np.argmin(finite))
@@ -252,9 +261,8 @@ def _finite_rows(arrays: dict[str, Array], nan_policy: str) -> NDArray[np.bool_]
     return None if keep.all() else keep
 
 
-def _extreme_columns(A: Array) -> Array | None:
+def _extreme_columns(largest: Array) -> Array | None:
     """Return powers of two for columns whose squares could overflow or underflow."""
-    largest = np.maximum(np.max(A, axis=0, initial=0.0), -np.min(A, axis=0, initial=0.0))
     if np.all((largest == 0.0) | ((largest > 1e-100) & (largest < 1e100))):
         return None
-    return linalg.column_scale(A)
+    return np.array([1.0 / linalg.power_of_two(float(value)) for value in largest])

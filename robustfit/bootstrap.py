@@ -8,9 +8,9 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import special
 
-from robustfit import covariance
+from robustfit import _checks, covariance, linalg
 from robustfit._progress import progress_bar
 from robustfit.covariance import Fitted
 
@@ -41,12 +41,15 @@ class BootstrapResult:
     @property
     def cov(self) -> Array:
         """Covariance matrix of the coefficients."""
-        return np.atleast_2d(np.cov(self.x, rowvar=False))
+        unit = linalg.column_scale(self.x)
+        with np.errstate(over="ignore", under="ignore"):
+            return np.atleast_2d(np.cov(self.x * unit, rowvar=False)) / unit / unit[:, None]
 
     @property
     def bse(self) -> Array:
-        """Standard errors of the coefficients."""
-        return np.asarray(np.std(self.x, axis=0, ddof=1))
+        """Standard errors of the coefficients; NaN where a single row determines one."""
+        unit = linalg.column_scale(self.x)
+        return np.asarray(np.std(self.x * unit, axis=0, ddof=1) / unit)
 
     def conf_int(
         self, level: float = 0.95, method: Literal["percentile", "normal"] = "percentile"
@@ -61,14 +64,12 @@ class BootstrapResult:
             Quantiles of the resamples, which follow a skewed distribution, or the estimate
             plus and minus a normal quantile times `bse`, which needs fewer resamples.
         """
-        if not 0.0 < level < 1.0:
-            raise ValueError(f"level must be in (0, 1), got level={level!r}")
-        tail = 0.5 - 0.5 * level
+        tail = 0.5 - 0.5 * _checks.between(level, "level", 0.0, 1.0)
         if method == "percentile":
             return np.asarray(np.quantile(self.x, [tail, 1.0 - tail], axis=0).T)
         if method != "normal":
             raise ValueError(f"method must be 'percentile' or 'normal', got method={method!r}")
-        half = float(stats.norm.isf(tail)) * self.bse
+        half = -float(special.ndtri(tail)) * self.bse
         return np.column_stack([self.estimate - half, self.estimate + half])
 
 
@@ -107,7 +108,9 @@ def fast_bootstrap(
     so no equation is solved iteratively, and outliers, which have no weight, cannot take over
     a resample in which they are many (Salibian-Barrera and Zamar 2002, *Bootstrapping robust
     estimates of regression*, Annals of Statistics 30, 556-582, doi:10.1214/aos/1021379865).
-    Resamples without the rows that a coefficient needs are drawn anew.
+    Resamples without the rows that a coefficient needs are drawn anew. A coefficient that a single
+    row determines is in all of them what that row says; its moves are NaN, see
+    `robustfit.covariance.lone_coefficients`.
     """
     if not (fitted.scale > 0.0 and np.all(fitted.shrink > 0.0)):
         raise ValueError("the bootstrap needs a positive scale, and this fit is exact")
@@ -124,7 +127,9 @@ def fast_bootstrap(
             growth = counts @ chi - np.sum(fitted.freq * chi)
             moves.append(steps @ correction.T - np.outer(growth, by_scale))
             bar.update(len(steps))
-    return np.asarray(np.concatenate(moves) @ fitted.root.T * fitted.scale)
+    found = np.asarray(np.concatenate(moves) @ fitted.root.T * fitted.scale)
+    found[:, covariance.lone_coefficients(fitted)] = np.nan
+    return found
 
 
 def _scale_effect(fitted: Fitted, bread: Array) -> tuple[Array, Array]:

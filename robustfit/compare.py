@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import functools
+import math
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import special
 
-from robustfit import linalg
+from robustfit import _checks, linalg
 from robustfit import scale as scales
 from robustfit.covariance import Fitted
 from robustfit.losses import Linear, Loss
@@ -44,7 +45,8 @@ def compare_nested(
     Raises
     ------
     ValueError
-        If the models are not nested, or not of the same observations.
+        If the models are not nested, or not of the same observations, or the full one is an
+        exact fit or has no covariance.
 
     Notes
     -----
@@ -54,8 +56,8 @@ def compare_nested(
     doi:10.1002/9781118186435). The reduced model is estimated anew at the scale of the full
     one, from its own solution.
     """
-    if test not in ("wald", "deviance"):
-        raise ValueError(f"test must be 'wald' or 'deviance', got test={test!r}")
+    test = _checks.known(test, "test", ("wald", "deviance"))
+    _refuse_without_scale(full)
     R = _restrictions(full, reduced)
     if test == "wald":
         statistic = _wald(R, x, cov)
@@ -64,7 +66,11 @@ def compare_nested(
         factor = 2.0 * float(full.freq @ dpsi) / float(full.freq @ psi**2)
         statistic = factor * (_least_cost(full, reduced) - _cost(full, full.resid))
     df = len(R)
-    return {"statistic": statistic, "pvalue": float(stats.chi2.sf(statistic, df)), "df": float(df)}
+    return {
+        "statistic": statistic,
+        "pvalue": float(special.chdtrc(df, max(statistic, 0.0))),
+        "df": float(df),
+    }
 
 
 def rfpe(fitted: Fitted) -> float:
@@ -72,15 +78,17 @@ def rfpe(fitted: Fitted) -> float:
 
     ``mean rho(u) + p mean psi^2 / (n mean psi')``, Maronna, Martin, Yohai and
     Salibian-Barrera (2019), *Robust Statistics*, doi:10.1002/9781119214656. Only fits with the
-    same scale and loss can be compared by it.
+    same scale and loss can be compared by it. NaN for an exact fit.
     """
+    if not fitted.scale > 0.0:
+        return math.nan
     psi, f = fitted.loss.psi(fitted.u), fitted.freq
     optimism = fitted.A.shape[1] * float(f @ psi**2) / float(f @ fitted.dpsi)
     return float((_cost(fitted, fitted.resid) + optimism) / fitted.nobs)
 
 
 def aic(fitted: Fitted) -> float:
-    """Return Akaike's criterion of a least-squares fit; refuse it for any other loss.
+    """Return Akaike's criterion of a least-squares fit, NaN if that is exact.
 
     Raises
     ------
@@ -93,10 +101,12 @@ def aic(fitted: Fitted) -> float:
             "redescender's exp(-rho) does not integrate, and the scale is not its maximum "
             "likelihood estimate. Use rfpe, or compare(reduced, test='deviance') for nested models"
         )
+    if not fitted.scale > 0.0:
+        return math.nan
     n, square = fitted.nobs, float(fitted.row_weights @ fitted.resid**2)
-    with np.errstate(divide="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore"):
         weights = float(np.sum(fitted.freq * np.log(fitted.inv_sd), where=fitted.freq > 0.0))
-        log_likelihood = -0.5 * n * (np.log(2.0 * np.pi * square / n) + 1.0) + weights
+    log_likelihood = -0.5 * n * (np.log(2.0 * np.pi * square / n) + 1.0) + weights
     return float(2.0 * (fitted.A.shape[1] + 1.0) - 2.0 * log_likelihood)
 
 
@@ -115,6 +125,11 @@ def compare_start(fitted: Fitted) -> dict[str, float]:
         difference, ``<pair>_chi2`` its square, and ``<pair>_pvalue``. ``s_scale_ratio`` is the
         M-scale of the residuals over the S-scale. Without an S-step only those of ``ls``.
 
+    Raises
+    ------
+    ValueError
+        If the fit is exact.
+
     Notes
     -----
     With normal errors two such estimates differ by ``N(0, v s^2 (X'X)^-1)`` asymptotically,
@@ -123,6 +138,7 @@ def compare_start(fitted: Fitted) -> dict[str, float]:
     not which of the fits is to be preferred. A far S-estimate with a scale ratio well above 1
     is the sign of an M-step that left its basin.
     """
+    _refuse_without_scale(fitted)
     found: dict[str, float] = {}
     if fitted.s_stage is not None:
         stage = fitted.s_stage
@@ -163,8 +179,14 @@ def _difference(name: str, fitted: Fitted, moved: Array, loss: Loss) -> dict[str
     return {
         f"{name}_distance": float(np.sqrt(chi2)),
         f"{name}_chi2": chi2,
-        f"{name}_pvalue": float(stats.chi2.sf(chi2, p)),
+        f"{name}_pvalue": float(special.chdtrc(p, chi2)),
     }
+
+
+def _refuse_without_scale(fitted: Fitted) -> None:
+    """Refuse an exact fit: its differences cannot be measured."""
+    if not fitted.scale > 0.0:
+        raise ValueError(f"the comparison needs a positive scale, got scale={fitted.scale!r}")
 
 
 def _restrictions(full: Fitted, reduced: Fitted) -> Array:
@@ -191,6 +213,8 @@ def _restrictions(full: Fitted, reduced: Fitted) -> Array:
 
 def _wald(R: Array, x: Array, cov: Array) -> float:
     gap = R @ x
+    if not np.all(np.isfinite(cov)):
+        raise ValueError("the covariance of the full model is not defined; use test='deviance'")
     return float(gap @ np.linalg.solve(R @ cov @ R.T, gap))
 
 

@@ -22,6 +22,11 @@ With psi_i = psi(u_i), m = mean psi'_i, p the rank and X the design:
   G / (G - 1) (n - 1) / (n - p), for errors that depend on one another within a group
   (Liang and Zeger 1986, doi:10.1093/biomet/73.1.13).
 
+"avar1", "HC" and "cluster" take the variance of a row or group from its own residuals. A row that
+alone determines a coefficient, as the only one of a factor level does, has none to speak of: it
+is fitted exactly, whatever its error. The variance of such a coefficient is NaN, see
+`lone_coefficients`; "w", "huber" and the other forms give it the variance of all rows.
+
 K = 1 + (p / n) var(psi') / m^2. The forms are those of Huber (1981), *Robust Statistics*,
 section 7.6, doi:10.1002/0471725250.
 
@@ -45,6 +50,11 @@ from robustfit import linalg
 from robustfit.losses import Loss
 
 Array = NDArray[np.float64]
+
+# A row of a larger leverage in the fit says nothing about its own error.
+_LONE = 0.99
+# A coefficient is lost if so much of its variance, with equal errors, is that of such rows.
+_LOST = 0.5
 
 #: MATLAB, GSL and MASS divide the median absolute residual by this, not by 0.67448975...
 ROUNDED_MAD = 0.6745
@@ -89,8 +99,6 @@ class Fitted:
         Frequency weights; their sum is the number of observations.
     inv_sd : ndarray of shape (n,)
         Root of the inverse-variance weights.
-    leverage : ndarray of shape (n,)
-        Leverage of each row.
     adjusted : bool
         Whether the fit divided the residuals by sqrt(1 - leverage).
     loss : Loss
@@ -112,7 +120,6 @@ class Fitted:
     resid: Array
     freq: Array
     inv_sd: Array
-    leverage: Array
     adjusted: bool
     loss: Loss
     scale: float
@@ -125,6 +132,12 @@ class Fitted:
     def row_weights(self) -> Array:
         """What a row counts for in X'X."""
         return self.freq * self.inv_sd**2
+
+    @functools.cached_property
+    def leverage(self) -> Array:
+        """Leverage of each row as one observation."""
+        h = linalg.leverage(self.A, self.row_weights) * np.square(self.inv_sd)
+        return np.asarray(np.minimum(h, 1.0))
 
     @functools.cached_property
     def shrink(self) -> Array:
@@ -158,6 +171,17 @@ class Fitted:
         weights = self.row_weights if self.root_weights is None else self.root_weights
         return linalg.inverse_root(self.A, weights)
 
+    def in_units(self, unit: float) -> "Fitted":
+        """Return the same solution of the response divided by `unit`."""
+        stage = self.s_stage
+        if stage is not None:
+            stage = dataclasses.replace(
+                stage, resid=stage.resid / unit, x=stage.x / unit, scale=stage.scale / unit
+            )
+        return dataclasses.replace(
+            self, resid=self.resid / unit, scale=self.scale / unit, s_stage=stage
+        )
+
     @property
     def nobs(self) -> float:
         """Number of observations, repetitions counted."""
@@ -172,7 +196,7 @@ class Fitted:
 def degrees_of_freedom(fitted: Fitted, cov_type: str) -> float:
     """Return those of Student's t for the estimates over their standard errors."""
     if cov_type == "cluster":
-        return float(len(np.unique(_groups(fitted)))) - 1.0
+        return float(np.max(_codes(fitted)))
     return fitted.df_resid
 
 
@@ -180,7 +204,8 @@ def covariance(fitted: Fitted, cov_type: str) -> Array:
     """Return the covariance matrix of the coefficients, NaN where it is not defined.
 
     It is not defined when no degree of freedom is left or when mean psi' is not positive:
-    then the estimate is not a regular solution of its equations.
+    then the estimate is not a regular solution of its equations. For single coefficients,
+    "avar1", "HC" and "cluster" do not define it either, see `lone_coefficients`.
 
     Raises
     ------
@@ -206,7 +231,73 @@ def covariance(fitted: Fitted, cov_type: str) -> Array:
     except np.linalg.LinAlgError:
         return undefined
     # In two steps: the square of the scale may leave the range of doubles.
-    return np.asarray((fitted.root @ unit @ fitted.root.T) * fitted.scale * fitted.scale)
+    cov = np.asarray((fitted.root @ unit @ fitted.root.T) * fitted.scale * fitted.scale)
+    if cov_type in _OF_RESIDUALS:
+        lost = lone_coefficients(fitted, clustered=cov_type == "cluster")
+        cov[lost] = cov[:, lost] = np.nan
+    return cov
+
+
+def lone_coefficients(fitted: Fitted, *, clustered: bool = False) -> NDArray[np.bool_]:
+    """Tell which coefficients rest on rows, or groups, that their own residuals do not judge.
+
+    Parameters
+    ----------
+    fitted : Fitted
+        The solution.
+    clustered : bool, default: False
+        Whether to ask for groups instead of rows.
+
+    Returns
+    -------
+    ndarray of bool, shape (p,)
+
+    Notes
+    -----
+    In coordinates in which the weighted design is orthonormal, a row or group u has the matrix
+    ``M_u = sum(weight z z')``, and these sum to the identity. Along an eigenvector of M_u whose
+    eigenvalue, for a row its leverage, is about 1, only u has anything to say, and the fit
+    follows it. With equal errors, the variance of a coefficient is the squared length of its
+    contrast in these coordinates. It is lost where more than half of that lies along such
+    eigenvectors.
+    """
+    weight = np.asarray(fitted.loss.weight(fitted.u))
+    values, vectors = np.linalg.eigh(gram(fitted, weight))
+    if not values[0] > 0.0:
+        return np.zeros(fitted.A.shape[1], dtype=bool)
+    half = vectors / np.sqrt(values)
+    contrasts = fitted.root @ half
+    lone = _lone_groups(fitted, weight, half) if clustered else _lone_rows(fitted, weight, half)
+    share = np.sum((contrasts @ lone.T) ** 2, axis=1) / np.sum(contrasts**2, axis=1)
+    return np.asarray(share > _LOST)
+
+
+def _lone_rows(fitted: Fitted, weight: Array, half: Array) -> Array:
+    """Return the directions that single rows determine, of length 1."""
+    found = []
+    for rows, z in z_blocks(fitted):
+        z = (z @ half) * np.sqrt(weight[rows, None])
+        leverage = np.sum(z * z, axis=1)
+        lone = (leverage > _LONE) & (fitted.freq[rows] > 0.0)
+        found.append(z[lone] / np.sqrt(leverage[lone, None]))
+    return np.concatenate(found)
+
+
+def _lone_groups(fitted: Fitted, weight: Array, half: Array) -> Array:
+    """Return the directions that single groups determine, of length 1."""
+    code = _codes(fitted)
+    trace = np.zeros(np.max(code) + 1)
+    for rows, z in z_blocks(fitted):
+        square = np.sum((z @ half) ** 2, axis=1)
+        np.add.at(trace, code[rows], (fitted.freq * weight)[rows] * square)
+    found = [np.zeros((0, len(half)))]
+    # The traces sum to the number of columns, so few groups can have an eigenvalue of 1.
+    for group in np.flatnonzero(trace > _LONE):
+        own = np.flatnonzero(code == group)
+        z = fitted.A[own] @ fitted.root @ half * fitted.inv_sd[own, None]
+        values, vectors = np.linalg.eigh((z.T * (fitted.freq * weight)[own]) @ z)
+        found.append(vectors.T[values > _LONE])
+    return np.concatenate(found)
 
 
 # -- the forms: covariance of the coefficients of z = H'x, at scale 1; for those of _OF_DESIGN,
@@ -272,13 +363,11 @@ def _jackknife(fitted: Fitted) -> Array:
 
 
 def _cluster(fitted: Fitted) -> Array:
-    labels, codes = np.unique(_groups(fitted), return_inverse=True)
-    count, n = len(labels), fitted.nobs
+    code, n = _codes(fitted), fitted.nobs
+    count = int(np.max(code)) + 1
     if count < 2:
         raise ValueError(f"groups must have at least 2 different labels, got {count}")
     sums = np.zeros((count, fitted.root.shape[1]))
-    code = np.zeros(len(fitted.freq), dtype=np.intp)
-    code[fitted.freq > 0.0] = codes
     for rows, z in z_blocks(fitted):
         np.add.at(sums, code[rows], z * (fitted.freq * fitted.psi)[rows, None])
     half = sums @ np.linalg.inv(gram(fitted, fitted.dpsi))
@@ -296,6 +385,8 @@ _FORMS: dict[str, Callable[[Fitted], Array]] = {
     "HC": _jackknife,
     "cluster": _cluster,
 }
+# The forms that take variances from the residuals of single rows or groups.
+_OF_RESIDUALS = ("avar1", "HC", "cluster")
 # The forms that contain X'X.
 _OF_DESIGN = ("H1", "H3", "huber")
 COV_TYPES = (*_FORMS, "matlab", "gsl")
@@ -347,6 +438,13 @@ def _groups(fitted: Fitted) -> NDArray[Any]:
     if fitted.groups is None:
         raise ValueError("cov_type='cluster' needs groups, the cluster of each row")
     return fitted.groups[fitted.freq > 0.0]
+
+
+def _codes(fitted: Fitted) -> NDArray[np.intp]:
+    """Return the groups as numbers from 0; that of a row that does not count is 0."""
+    code = np.zeros(len(fitted.freq), dtype=np.intp)
+    code[fitted.freq > 0.0] = np.unique(_groups(fitted), return_inverse=True)[1]
+    return code
 
 
 def _nonnegative(V: Array) -> Array:
@@ -403,8 +501,17 @@ def matlab_scale(resid: Array, freq: Array, p: int) -> float:
     """Return the median of the n - p + 1 largest absolute residuals over 0.6745.
 
     Both manuals say that p are dropped; the code of GSL drops p - 1, and so does this.
-    `freq` must be whole numbers.
+
+    Raises
+    ------
+    ValueError
+        If `freq` are not whole numbers.
     """
+    if np.any(freq != np.round(freq)):
+        raise ValueError(
+            "freq_weights must be whole numbers for the scale of MATLAB and GSL, which counts "
+            f"residuals, got {float(freq[freq != np.round(freq)][0])!r}"
+        )
     a = np.sort(np.repeat(np.abs(resid), freq.astype(np.intp)))
     return float(np.median(a[max(p - 1, 0) :])) / ROUNDED_MAD
 

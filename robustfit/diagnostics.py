@@ -7,8 +7,9 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
+from scipy import special
 
+from robustfit import _checks
 from robustfit import scale as scales
 
 Array = NDArray[np.float64]
@@ -117,8 +118,7 @@ def diagnose(
     method : {"ogk", "mcd"}
         Which robust distances.
     """
-    if not 0.0 <= threshold <= 1.0:
-        raise ValueError(f"threshold must be in [0, 1], got threshold={threshold!r}")
+    threshold = _checks.between(threshold, "threshold", 0.0, 1.0, "[]")
     far = robust_distances(A, method=method, freq=freq)
     outlying = np.abs(standardised) > _FAR_RESIDUAL
     kind = outlying + 2 * (far.distance > far.cutoff)
@@ -182,13 +182,12 @@ def robust_distances(
     A = np.asarray(A, dtype=np.float64)
     if A.ndim != 2 or not np.all(np.isfinite(A)):
         raise ValueError(f"A must be a finite matrix, got shape {A.shape}")
-    if method not in ("ogk", "mcd"):
-        raise ValueError(f"method must be 'ogk' or 'mcd', got method={method!r}")
+    method = _checks.known(method, "method", ("ogk", "mcd"))
     f = np.ones(len(A)) if freq is None else np.asarray(freq, dtype=np.float64)
     # Scales of zero would divide; a column of huge numbers is no column of small ones.
     spread = np.array([float(scales.scale_tau2(column, weights=f)) for column in A.T])
     columns = np.flatnonzero(spread > _ROUNDING * np.max(np.abs(A), axis=0, initial=0.0))
-    cutoff = float(np.sqrt(stats.chi2.ppf(_FAR_QUANTILE, max(len(columns), 1))))
+    cutoff = float(np.sqrt(special.chdtri(max(len(columns), 1), 1.0 - _FAR_QUANTILE)))
     if len(columns) == 0:
         return Distances(np.zeros(len(A)), cutoff, (), method)
     X = A[:, columns] / spread[columns]
@@ -207,7 +206,7 @@ def _ogk(X: Array, f: Array) -> Array:
         Z = Z @ np.linalg.eigh(_correlations(Z, f))[1]
     center, s = _scale(Z, f)
     square = _squares(Z - center, s)
-    near = square <= _calibration(square, f, p) * stats.chi2.ppf(0.9, p)
+    near = square <= _calibration(square, f, p) * special.chdtri(p, 0.1)
     w = f * near
     apart = X - w @ X / np.sum(w)
     values, vectors = np.linalg.eigh(apart.T @ (apart * w[:, None]) / np.sum(w))
@@ -242,7 +241,7 @@ def _correlations(Z: Array, f: Array) -> Array:
 def _calibration(square: Array, f: Array, p: int) -> float:
     """Return the median of squared distances over that of normal data."""
     middle = float(np.quantile(square, 0.5, weights=f, method="inverted_cdf"))
-    return middle / float(stats.chi2.ppf(0.5, p)) if middle > 0.0 else 1.0
+    return middle / float(special.chdtri(p, 0.5)) if middle > 0.0 else 1.0
 
 
 def _mcd(X: Array, f: Array) -> Array:

@@ -4,15 +4,15 @@ Everything is solved for a *step* d from the current residual r, so that the fix
 is as accurate as the residual and not as the Gram matrix.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
 from scipy import linalg
-from scipy.optimize import lsq_linear
 
 from robustfit import _kernels
+from robustfit._kernels import row_blocks as row_blocks
 
 Array = NDArray[np.float64]
 
@@ -23,7 +23,7 @@ EPS = float(np.finfo(np.float64).eps)
 _SMALLEST_PIVOT = 1e-6
 # Above this pivot the Gram matrix itself has lost less than half of the digits.
 _GOOD_PIVOT = 1e-3
-# Rows of a block: the weighted copy of a block should stay in the second-level cache.
+# Elements of the blocks of rows that are folded into a triangular factor.
 _BLOCK_ELEMENTS = 1 << 15
 # Up to this many elements the start is solved by QR with refinement: time is no matter.
 _REFINED_ELEMENTS = 200_000
@@ -49,13 +49,6 @@ class Step:
     norm: float
     rank: int
     gradient: Array
-
-
-def row_blocks(n: int, p: int) -> Iterator[slice]:
-    """Yield slices that cover n rows in blocks small enough for the cache."""
-    size = max(1, _BLOCK_ELEMENTS // max(p, 1))
-    for start in range(0, n, size):
-        yield slice(start, min(start + size, n))
 
 
 def gram(A: Array, w: Array, r: Array) -> tuple[Array, Array]:
@@ -117,7 +110,7 @@ def bounded_step(A: Array, w: Array, r: Array, *, x: Array, low: Array, high: Ar
     A = A * root[:, None]
     scale = column_scale(A)
     limits = (low - x) / scale, (high - x) / scale
-    solution = lsq_linear(A * scale, r * root, limits, method="bvls", tol=EPS)
+    solution = scipy.optimize.lsq_linear(A * scale, r * root, limits, method="bvls", tol=EPS)
     d = solution.x * scale
     return Step(d, float(np.linalg.norm(A @ d)), len(x), A.T @ (r * root))
 
@@ -134,10 +127,22 @@ def rank_tolerance(A: Array) -> float:
     return float(max(n, p) * EPS)
 
 
+def largest(A: Array) -> Array:
+    """Return the largest absolute value of each column, NaN where one is NaN."""
+    n, p = A.shape
+
+    def work(rows: slice) -> Array:
+        # Along the rows the maximum is slow where they are short.
+        return np.asarray(np.max(np.ascontiguousarray(np.abs(A[rows]).T), axis=1, initial=0.0))
+
+    size = max(1, _BLOCK_ELEMENTS // max(p, 1))
+    parts = _kernels.in_threads(work, n, size, float(A.size))
+    return np.asarray(np.max(np.array([np.zeros(p), *parts]), axis=0))
+
+
 def column_scale(A: Array) -> Array:
     """Return powers of two that bring the largest entry of each column to about one."""
-    largest = np.max(np.abs(A), axis=0, initial=0.0)
-    return np.asarray(np.ldexp(1.0, -_exponent(largest)))
+    return np.asarray(np.ldexp(1.0, -_exponent(largest(A))))
 
 
 def _exponent(x: Array) -> NDArray[np.int32]:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from robustfit import linalg
 from robustfit.losses import Loss, get_loss
+from robustfit.nonlinear import CurveFit
 from robustfit.result import FitResult
 
 try:
@@ -26,7 +27,7 @@ except ImportError as error:
         'robustfit.plot needs matplotlib: pip install "robustfit[plot]"', name="matplotlib"
     ) from error
 
-__all__ = ["line", "loss", "residuals", "weights"]
+__all__ = ["curve", "line", "loss", "residuals", "weights"]
 
 Array = NDArray[np.float64]
 Kind = Literal["rho", "psi", "weight", "dpsi"]
@@ -109,18 +110,72 @@ def line(
     if ols:
         x = linalg.least_squares(A, y, fit.row_weights)
         ax.plot(at, grid @ x, "--", color="0.35", label="least squares")
-    name = fit.loss.name or type(fit.loss).__name__
-    ax.plot(at, curve[:, 0], "-", color=_BLUE, linewidth=2.0, label=f"robust ({name})")
-    if np.all(np.isfinite(curve)) and interval is not None:
-        low, high = curve[:, 1:].T
-        band = PolyCollection(
-            [np.r_[np.c_[at, low], np.c_[at, high][::-1]]], color=_BLUE, alpha=0.15, linewidth=0.0,
-            label=f"{100.0 * level:g} % {interval} band",
-        )  # fmt: skip
-        # Points and lines set the limits: a wide band would squeeze them.
-        ax.add_collection(band, autolim=False)
+    _band(ax, fit, at, curve, interval, level)
     _points(ax, fit, t, y, labels=labels, colorbar=colorbar)
     ax.set(xlabel=fit.names[column], ylabel="response")
+    ax.legend()
+    return ax
+
+
+def curve(
+    fit: CurveFit,
+    *,
+    ax: Axes | None = None,
+    level: float = 0.95,
+    interval: Literal["confidence", "prediction"] | None = "confidence",
+    labels: Sequence[object] | None = None,
+    colorbar: bool = True,
+) -> Axes:
+    """Draw the data and the fitted curve of `robustfit.curve_fit`.
+
+    Parameters
+    ----------
+    fit : CurveFit
+        A fit whose ``xdata`` is one array of shape (n,).
+    ax : matplotlib.axes.Axes, optional
+        Where to draw; default: a new figure.
+    level : float, default: 0.95
+        Coverage of the band.
+    interval : {"confidence", "prediction"} or None, default: "confidence"
+        The band around the curve: of the curve, or of a new good observation.
+    labels : sequence of length n, optional
+        What to write beside the observations of low weight instead of their number.
+    colorbar : bool, default: True
+        Whether to explain the shades of the points by a bar; it takes room from `ax`.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+        The Axes drawn into.
+
+    Raises
+    ------
+    ValueError
+        If ``xdata`` is not one array of shape (n,), or an argument does not fit.
+
+    Examples
+    --------
+    >>> import matplotlib.pyplot as plt
+    >>> import numpy as np
+    >>> import robustfit as rf
+    >>> t = np.linspace(0.0, 4.0, 30)
+    >>> y = 3.0 * np.exp(-t) + 0.01 * np.cos(9.0 * t)
+    >>> y[5] = 4.0
+    >>> fit = rf.curve_fit(lambda t, a, b: a * np.exp(-b * t), t, y)
+    >>> ax = rf.plot.curve(fit)
+    >>> ax.get_legend_handles_labels()[1]
+    ['robust (welsch)', '95 % confidence band', 'weight < 0.5']
+    >>> plt.close()
+    """
+    t, y = fit.xdata, fit.ydata
+    if np.shape(t) != y.shape:
+        raise ValueError(f"xdata must have shape {y.shape} to be drawn, got shape {np.shape(t)}")
+    at = np.linspace(np.min(t), np.max(t), 200)
+    drawn = fit.predict(at, interval, level).reshape(len(at), -1)
+    ax = _axes(ax)
+    _band(ax, fit, at, drawn, interval, level)
+    _points(ax, fit, t, y, labels=labels, colorbar=colorbar)
+    ax.set(xlabel="x", ylabel="y")
     ax.legend()
     return ax
 
@@ -320,9 +375,9 @@ def _panels(ax: Any, count: int, curves: int) -> NDArray[np.object_]:
     return np.array([_axes(panel) for panel in panels], dtype=object)
 
 
-def _rows(fit: FitResult) -> NDArray[np.intp]:
+def _rows(fit: FitResult | CurveFit) -> NDArray[np.intp]:
     """Return the rows that took part."""
-    if not isinstance(fit, FitResult):
+    if not isinstance(fit, FitResult | CurveFit):
         raise TypeError(f"fit must be a FitResult, as irls returns it, got {type(fit).__name__}")
     return np.flatnonzero(np.isfinite(fit.weights))
 
@@ -341,9 +396,25 @@ def _one_variable(fit: FitResult) -> tuple[Array, int]:
     return A, int(varying[0])
 
 
+def _band(
+    ax: Axes, fit: FitResult | CurveFit, at: Array, curve: Array, interval: str | None, level: float
+) -> None:
+    """Draw a fitted curve, the first column, and its band, the others."""
+    name = fit.loss.name or type(fit.loss).__name__
+    ax.plot(at, curve[:, 0], "-", color=_BLUE, linewidth=2.0, label=f"robust ({name})")
+    if np.all(np.isfinite(curve)) and interval is not None:
+        low, high = curve[:, 1:].T
+        band = PolyCollection(
+            [np.r_[np.c_[at, low], np.c_[at, high][::-1]]], color=_BLUE, alpha=0.15, linewidth=0.0,
+            label=f"{100.0 * level:g} % {interval} band",
+        )  # fmt: skip
+        # Points and lines set the limits: a wide band would squeeze them.
+        ax.add_collection(band, autolim=False)
+
+
 def _points(
     ax: Axes,
-    fit: FitResult,
+    fit: FitResult | CurveFit,
     x: Array,
     y: Array,
     *,

@@ -6,14 +6,15 @@ import dataclasses
 import enum
 import functools
 import html
+import math
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
+from scipy import special
 
+from robustfit import _checks, covariance, linalg
 from robustfit import compare as comparison
-from robustfit import covariance, linalg
 from robustfit.bootstrap import BootstrapResult, fast_bootstrap
 from robustfit.diagnostics import Diagnostics, diagnose
 from robustfit.losses import Loss
@@ -36,11 +37,13 @@ class Status(enum.Enum):
 
     CONVERGED = (True, "converged")
     EXACT_FIT = (True, "exact fit: more than half of the rows are fitted exactly")
-    EFFICIENCY_LOWERED = (True, "converged at a lower efficiency than 95 %")
+    EFFICIENCY_LOWERED = (True, "converged, at a lower efficiency than asked for")
     RANK_DEFICIENT = (True, "converged to the minimum-norm solution of a rank-deficient design")
+    AT_BOUND = (True, "converged with a parameter at its bound")
     LEFT_BASIN = (False, "left the solution that the high-breakdown start had found")
     NO_MAJORITY = (False, "several well-separated fits explain the data about equally")
     NO_WEIGHT = (False, "the rows that keep weight do not determine the coefficients")
+    SINGULAR_JACOBIAN = (False, "the data do not determine all parameters")
     MAXITER = (False, "stopped at maxiter before convergence")
     CANCELLED = (False, "cancelled by the callback")
 
@@ -98,16 +101,8 @@ class FitResult:
         Robustness weights in [0, 1]; NaN for rows that ``nan_policy="omit"`` left out.
     resid : ndarray of shape (n,)
         b - A x, in response units.
-    fittedvalues : ndarray of shape (n,)
-        A x.
-    leverage : ndarray of shape (n,)
-        Diagonal of the hat matrix of the design.
-    cov : ndarray of shape (p, p)
-        Covariance matrix of x; NaN where it is not defined.
     cov_type : str
-        Which covariance it is.
-    bse : ndarray of shape (p,)
-        Standard errors of x; they can be right where their squares in `cov` overflow.
+        Which covariance `cov` is.
     loss : Loss
         The loss with its tuning constant.
     status : Status
@@ -116,8 +111,6 @@ class FitResult:
         The verdict with numbers, and what to try next where there is something to try.
     nit : int
         Number of iterations.
-    cost : float
-        ``scale**2 * sum(rho(u))``: half the sum of squares for least squares.
     rank : int
         Rank of the design.
     nobs, df_resid : float
@@ -128,22 +121,23 @@ class FitResult:
         The S-estimate and its rivals, where there was an S-step.
     names : tuple of str
         Labels of the coefficients.
+
+    Notes
+    -----
+    Covariance, leverage and what else takes a pass over the rows are computed when they are first
+    asked for. A small design is copied for that; one of more than a million elements is referred
+    to, and must not be changed before.
     """
 
     x: Array
     scale: float
     weights: Array
     resid: Array
-    fittedvalues: Array
-    leverage: Array
-    cov: Array
     cov_type: str
-    bse: Array
     loss: Loss
     status: Status
     message: str
     nit: int
-    cost: float
     rank: int
     nobs: float
     df_resid: float
@@ -151,7 +145,7 @@ class FitResult:
     scale_rule: str
     search: Search | None
     names: tuple[str, ...]
-    _fitted: Fitted
+    _inner: Fitted
     _data: Data
 
     def __post_init__(self) -> None:
@@ -163,6 +157,40 @@ class FitResult:
         # Unpickled arrays are writable.
         self.__dict__.update(state)
         self.__post_init__()
+
+    @functools.cached_property
+    def fittedvalues(self) -> Array:
+        """A x, shape (n,)."""
+        return _frozen(self._data.spread((self._data.b - self._inner.resid) * self._data.unit))
+
+    @functools.cached_property
+    def leverage(self) -> Array:
+        """Diagonal of the hat matrix of the design, shape (n,)."""
+        return _frozen(self._data.spread(self._inner.leverage))
+
+    @functools.cached_property
+    def cost(self) -> float:
+        """``scale**2 * sum(rho(u))``: half the sum of squares for least squares."""
+        inner = self._inner
+        if not inner.scale > 0.0:
+            return 0.0 if self.status is Status.EXACT_FIT else math.nan
+        rho = inner.loss.rho(inner.u)
+        if inner.adjusted:
+            rho = rho * inner.shrink**2
+        return float(inner.freq @ rho) * self.scale * self.scale
+
+    @functools.cached_property
+    def cov(self) -> Array:
+        """Covariance matrix of x, shape (p, p); NaN where it is not defined."""
+        inner, unit = self._expanded(self._inner_cov)
+        with np.errstate(over="ignore", under="ignore"):
+            return _frozen(inner * unit * unit[:, None])
+
+    @functools.cached_property
+    def bse(self) -> Array:
+        """Standard errors of x, shape (p,); they can be right where their squares overflow."""
+        inner, unit = self._expanded(self._inner_cov)
+        return _frozen(np.sqrt(np.maximum(np.diagonal(inner), 0.0)) * unit)
 
     @property
     def model_matrix(self) -> Array:
@@ -183,7 +211,7 @@ class FitResult:
     def standardised(self) -> Array:
         """Residuals divided by their scale; NaN for rows that were left out."""
         with np.errstate(divide="ignore", invalid="ignore"):
-            return self._data.spread(self._fitted.u)
+            return self._data.spread(self._inner.u)
 
     @property
     def alternatives(self) -> tuple[tuple[Array, float], ...]:
@@ -206,12 +234,12 @@ class FitResult:
     @functools.cached_property
     def df_t(self) -> float:
         """Degrees of freedom of Student's t: n - rank, or the number of clusters less one."""
-        return covariance.degrees_of_freedom(self._fitted, self.cov_type)
+        return covariance.degrees_of_freedom(self._inner, self.cov_type)
 
     @functools.cached_property
     def pvalues(self) -> Array:
         """Two-sided p-values of x = 0 by Student's t with `df_t` degrees of freedom."""
-        return _frozen(2.0 * stats.t.sf(np.abs(self.tvalues), self.df_t))
+        return _frozen(2.0 * special.stdtr(self.df_t, -np.abs(self.tvalues)))
 
     def conf_int(self, level: float = 0.95) -> Array:
         """Return confidence intervals of the coefficients, shape (p, 2).
@@ -225,9 +253,36 @@ class FitResult:
         return np.column_stack([self.x - half, self.x + half])
 
     def _quantile(self, level: float) -> float:
-        if not 0.0 < level < 1.0:
-            raise ValueError(f"level must be in (0, 1), got level={level!r}")
-        return float(stats.t.ppf(0.5 + 0.5 * level, self.df_t))
+        level = _checks.between(level, "level", 0.0, 1.0)
+        return float(special.stdtrit(self.df_t, 0.5 + 0.5 * level))
+
+    @functools.cached_property
+    def _fitted(self) -> Fitted:
+        """The solution in the caller's units; in those of `_inner` no square overflows."""
+        return self._inner.in_units(1.0 / self._data.unit)
+
+    @functools.cached_property
+    def _inner_cov(self) -> Array:
+        """Covariance of the coefficients of `_inner`."""
+        inner = self._inner
+        p = inner.A.shape[1]
+        exact = self.status is Status.EXACT_FIT
+        weights = self.weights if self._data.keep is None else self.weights[self._data.keep]
+        undetermined = exact and not np.all(weights[inner.freq > 0.0] == 1.0)
+        if self.status is Status.NO_WEIGHT or undetermined or inner.df_resid <= 0.0:
+            return np.full((p, p), np.nan)
+        return np.zeros((p, p)) if exact else covariance.covariance(inner, self.cov_type)
+
+    def _contrasts(self, rows: Array) -> tuple[Array, Array, NDArray[np.bool_]]:
+        """Return combinations of the coefficients for `_inner`, their unit and which are lost.
+
+        The rows are divided by the unit. Lost is one with a part of a coefficient that has no
+        variance.
+        """
+        inner = rows if self._data.coordinates is None else rows @ self._data.coordinates
+        unit = 1.0 / linalg.column_scale(inner.T)
+        lost = np.any(inner[:, np.isnan(np.diagonal(self._inner_cov))] != 0.0, axis=1)
+        return inner / unit[:, None], unit, lost
 
     def predict(
         self,
@@ -261,16 +316,13 @@ class FitResult:
         mean = A @ self.x
         if interval is None:
             return mean
-        if interval not in ("confidence", "prediction"):
-            raise ValueError(
-                f"interval must be None, 'confidence' or 'prediction', got {interval!r}"
-            )
-        # Divided by the scale: its square may leave the range of doubles.
-        unit = self.scale if self.scale > 0.0 else 1.0
-        variance = np.einsum("ij,jk,ik->i", A, self.cov / unit / unit, A)
+        _checks.known(interval, "interval", ("confidence", "prediction"))
+        rows, unit, lost = self._contrasts(A)
+        variance = np.einsum("ij,jk,ik->i", rows, np.nan_to_num(self._inner_cov), rows)
+        sd = np.where(lost, np.nan, np.sqrt(np.maximum(variance, 0.0)) * unit)
         if interval == "prediction":
-            variance = variance + (self.scale / unit) ** 2 / _shares(var_weights, len(A))
-        half = self._quantile(level) * unit * np.sqrt(np.maximum(variance, 0.0))
+            sd = np.hypot(sd, self._inner.scale / np.sqrt(_shares(var_weights, len(A))))
+        half = self._quantile(level) * sd * self._data.unit
         return np.column_stack([mean, mean - half, mean + half])
 
     def wald_test(self, R: ArrayLike, q: ArrayLike = 0.0) -> dict[str, float]:
@@ -290,24 +342,30 @@ class FitResult:
             ``pvalue_chi2`` by chi-square(k), ``df_num`` and ``df_denom``.
         """
         R, q = np.atleast_2d(_numbers(R, "R")), _numbers(q, "q")
-        if R.ndim != 2 or R.shape[1] != len(self.x):
-            raise ValueError(f"R must have {len(self.x)} columns, got shape {R.shape}")
+        if R.ndim != 2 or R.shape[1] != len(self.x) or len(R) == 0:
+            raise ValueError(
+                f"R must have {len(self.x)} columns and at least a row, got shape {R.shape}"
+            )
         k = R.shape[0]
         if q.shape not in ((), (k,)):
             raise ValueError(f"q must be a number or have shape ({k},), got shape {q.shape}")
-        middle = R @ self.cov @ R.T
-        size = np.sqrt(np.diagonal(middle))
-        if not (np.all(np.isfinite(middle)) and np.any(self.bse > 0.0)):
-            raise ValueError(f"the covariance of this fit is not defined ({self.status.verdict})")
+        rows, unit, lost = self._contrasts(R)
+        if np.any(lost) or not np.any(self.bse > 0.0):
+            raise ValueError(
+                "the covariance of this fit is not defined for these coefficients "
+                f"({self.status.verdict}, cov_type={self.cov_type!r})"
+            )
+        middle = rows @ np.nan_to_num(self._inner_cov) @ rows.T
+        size = np.sqrt(np.maximum(np.diagonal(middle), 0.0))
         if not np.all(size > 0.0) or np.linalg.matrix_rank(middle / np.outer(size, size)) < k:
             raise ValueError(f"the {k} rows of R are not linearly independent restrictions")
-        gap = (R @ self.x - q) / size
+        gap = (rows @ self._data.reduce(self.x) - q / self._data.unit / unit) / size
         chi2 = float(gap @ np.linalg.solve(middle / np.outer(size, size), gap))
         return {
             "statistic": chi2 / k,
-            "pvalue": float(stats.f.sf(chi2 / k, k, self.df_t)),
+            "pvalue": float(special.fdtrc(k, self.df_t, chi2 / k)),
             "chi2": chi2,
-            "pvalue_chi2": float(stats.chi2.sf(chi2, k)),
+            "pvalue_chi2": float(special.chdtrc(k, chi2)),
             "df_num": float(k),
             "df_denom": self.df_t,
         }
@@ -331,11 +389,11 @@ class FitResult:
         return 1.0 - (1.0 - r2) * (self.nobs - intercept) / self.df_resid
 
     def _explained(self) -> tuple[float, int]:
-        f = self._fitted
+        f = self._inner
         weights = self.weights[np.isfinite(self.weights)]
         w = weights * f.row_weights
         intercept = int(_has_intercept(f.A))
-        y, r = self._data.b, f.resid / self._data.unit
+        y, r = self._data.b, f.resid
         center = float(w @ y) / float(np.sum(w)) if intercept and np.sum(w) > 0.0 else 0.0
         total, rest = float(w @ (y - center) ** 2), float(w @ r**2)
         factor = self.loss.expectation(self.loss.weight) / self.loss.expectation(self.loss.dpsi)
@@ -380,9 +438,8 @@ class FitResult:
         >>> print((fit.bootstrap(1000).bse / fit.bse).round(1))
         [1.1 1.1 1.1 1.1]
         """
-        if int(n) != n or n < 2:
-            raise ValueError(f"n must be a whole number of at least 2, got n={n!r}")
-        moves = fast_bootstrap(self._fitted, int(n), np.random.default_rng(rng), progress)
+        n, generator = _checks.whole(n, "n", least=2), _checks.generator(rng)
+        moves = fast_bootstrap(self._fitted, n, generator, progress)
         back = self._data.coordinates
         samples = self.x + (moves if back is None else moves @ back.T)
         return BootstrapResult(x=samples, estimate=self.x)
@@ -418,32 +475,35 @@ class FitResult:
         >>> print(f"{full.compare(reduced)['pvalue']:.4f}")
         0.1062
         """
+        if not isinstance(reduced, FitResult):
+            raise TypeError(f"reduced must be a FitResult, got reduced={reduced!r}")
         if not np.array_equal(self.response, reduced.response):
             raise ValueError("reduced must be a fit of the same response, row by row")
-        return comparison.compare_nested(
-            self._fitted,
-            reduced._fitted,
-            self._data.reduce(self.x) * self._data.unit,
-            covariance.covariance(self._fitted, self.cov_type),
-            test,
-        )
+        x, smaller = self._data.reduce(self.x), reduced._fitted.in_units(self._data.unit)
+        return comparison.compare_nested(self._inner, smaller, x, self._inner_cov, test)
 
     def compare_start(self) -> dict[str, float]:
         """Compare the fit with its S-estimate and with least squares.
 
         See `robustfit.compare.compare_start` for what is returned.
         """
-        return comparison.compare_start(self._fitted)
+        return comparison.compare_start(self._inner)
 
     @property
     def rfpe(self) -> float:
-        """Robust final prediction error, in units of the squared scale; smaller is better."""
-        return comparison.rfpe(self._fitted)
+        """Robust final prediction error, in units of the squared scale; smaller is better.
+
+        NaN for an exact fit, which has no scale.
+        """
+        return comparison.rfpe(self._inner)
 
     @property
     def aic(self) -> float:
-        """Akaike's criterion for ``loss="linear"``; a ValueError for losses without likelihood."""
-        return comparison.aic(self._fitted)
+        """Akaike's criterion for ``loss="linear"``; a ValueError for losses without likelihood.
+
+        NaN for an exact fit, whose likelihood has no bound.
+        """
+        return comparison.aic(self._inner) + 2.0 * self.nobs * math.log(self._data.unit)
 
     # -- what the weights say ---------------------------------------------------------------
 
@@ -458,8 +518,7 @@ class FitResult:
         """
         if threshold is None:
             threshold = LOW_WEIGHT / self.nobs if self.loss.redescending else LOW_WEIGHT
-        if not 0.0 <= threshold <= 1.0:
-            raise ValueError(f"threshold must be in [0, 1], got threshold={threshold!r}")
+        threshold = _checks.between(threshold, "threshold", 0.0, 1.0, "[]")
         rows = np.flatnonzero(self.weights <= threshold)
         return rows[np.argsort(self.weights[rows], kind="stable")]
 
@@ -497,7 +556,7 @@ class FitResult:
             weights=self.weights[left],
             standardised=self.standardised[left],
             leverage=self.leverage[left],
-            freq=self._fitted.freq,
+            freq=self._inner.freq,
             names=self.names,
             threshold=threshold,
             method=method,
@@ -539,32 +598,49 @@ class FitResult:
         """Return the ``stats`` structure of MATLAB's robustfit.
 
         ``ols_s, robust_s, mad_s, s`` (sigmas), ``resid``, ``rstud``, ``se``, ``covb``,
-        ``coeffcorr``, ``t``, ``p``, ``w``, ``h``, ``dfe`` and ``R``. The standard errors are
-        those of MATLAB whatever `cov_type` is.
+        ``coeffcorr``, ``t``, ``p``, ``w``, ``h``, ``dfe`` and ``R``, the triangular factor of the
+        design (its rows times the root of their weights). The standard errors are those of
+        MATLAB whatever `cov_type` is.
+
+        Raises
+        ------
+        ValueError
+            If freq_weights are not whole numbers: MATLAB's scale counts residuals.
         """
-        f = self._fitted
+        f = self._inner
         sigmas = covariance.matlab_sigmas(f, leveraged=True)
-        covb = covariance.covariance(f, "matlab")
-        covb = self._data.expand_cov(covb)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            se = np.sqrt(np.diagonal(covb))
+        inner, unit = self._expanded(covariance.covariance(f, "matlab"))
+        size = np.sqrt(np.diagonal(inner))
+        se = size * unit
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore", under="ignore"):
             t = self.x / se
             rstud = f.resid * f.inv_sd / f.shrink / sigmas["s"]
-            coeffcorr = covb / np.outer(se, se)
+            coeffcorr = inner / np.outer(size, size)
+            covb = inner * unit * unit[:, None]
         return {
-            **sigmas,
+            **{name: sigma * self._data.unit for name, sigma in sigmas.items()},
             "resid": np.array(self.resid),
             "rstud": self._data.spread(rstud),
             "se": se,
             "covb": covb,
             "coeffcorr": coeffcorr,
             "t": t,
-            "p": 2.0 * stats.t.sf(np.abs(t), self.df_resid),
+            "p": 2.0 * special.stdtr(self.df_resid, -np.abs(t)),
             "w": np.array(self.weights),
             "h": np.array(self.leverage),
             "dfe": self.df_resid,
-            "R": np.linalg.qr(f.A, mode="r"),
+            "R": np.linalg.qr(self.model_matrix * np.sqrt(f.row_weights)[:, None], mode="r"),
         }
+
+    def _expanded(self, cov: Array) -> tuple[Array, Array]:
+        """Return a covariance of `_inner` for the caller's columns, and its unit for each."""
+        data, columns = self._data, self._data.coordinates
+        if data.basis is None or columns is None:
+            unit = np.ones(len(cov)) if data.column_unit is None else data.column_unit
+            return cov, unit * data.unit
+        unit = 1.0 / linalg.column_scale(columns.T)
+        columns = columns / unit[:, None]
+        return columns @ cov @ columns.T, unit * data.unit
 
     # -- printing ---------------------------------------------------------------------------
 

@@ -59,7 +59,6 @@ def given(A, b, x, scale, loss, **rest):
         resid=b - A @ x,
         freq=rest.pop("freq", ones),
         inv_sd=rest.pop("inv_sd", ones),
-        leverage=linalg.leverage(A, ones),
         adjusted=False,
         loss=loss,
         scale=scale,
@@ -363,6 +362,11 @@ def test_clusters_matter():
         ("avar1", {"scale": 3.0}, "cov_type='avar1'"),
         ("cluster", {}, "groups"),
         ("cluster", {"groups": np.zeros(40)}, "groups must have at least 2"),
+        ("cluster", {"groups": np.zeros(39)}, r"groups must have shape \(40,\)"),
+        ("cluster", {"groups": [0.0, np.nan] * 20}, "groups must .*but 20 are NaN"),
+        ("cluster", {"groups": np.array([0, "NaT"] * 20, "M8[D]")}, "but 20 are NaN"),
+        ("HC", {"groups": np.zeros(40)}, "groups is for cov_type='cluster' alone.*'HC'"),
+        ("auto", {"groups": np.zeros(40)}, "groups is for cov_type='cluster' alone.*'auto'"),
     ],
 )
 def test_covariances_name_what_they_lack(cov_type, options, message):
@@ -370,9 +374,94 @@ def test_covariances_name_what_they_lack(cov_type, options, message):
         rf.irls(*contaminated(), "tukey", cov_type=cov_type, **options)
 
 
+@pytest.mark.parametrize("label", [np.nan, 1, None])
+def test_groups_of_more_than_one_kind(label):
+    with pytest.raises(TypeError, match=r"^groups must be labels of one kind, none missing"):
+        rf.irls(*contaminated(), "tukey", cov_type="cluster", groups=["a", label] * 20)
+
+
+def test_groups_of_rows_that_are_left_out_may_be_missing():
+    A, b = contaminated()
+    b = np.r_[b, np.nan]
+    numbers = np.r_[np.arange(40) // 4, np.nan]
+    options = {"cov_type": "cluster", "nan_policy": "omit"}
+    found = rf.irls(np.vstack([A, A[0]]), b, "tukey", groups=numbers, **options)
+    words = np.array([f"group {k}" for k in range(10)])[np.arange(40) // 4]
+    expected = rf.irls(A, b[:-1], "tukey", groups=list(words), **options)
+    np.testing.assert_allclose(found.bse, expected.bse, rtol=1e-12)
+
+
 def test_groups_of_a_solution_without_them():
     with pytest.raises(ValueError, match="groups"):
         covariance.covariance(given(*contaminated(), np.zeros(3), 1.0, Huber()), "cluster")
+
+
+# -- coefficients that a single row determines -------------------------------------------------
+
+
+def with_lone_rows(n=40):
+    """Return a design with a level of one row and one of four, noise, and ten clusters."""
+    rng = np.random.default_rng(0)
+    rows = np.arange(n)
+    A = np.column_stack([np.ones(n), rng.standard_normal(n), rows == 7, rows < 4])
+    return A, A @ [1.0, 2.0, 3.0, 4.0] + rng.standard_normal(n), rows // 4
+
+
+@pytest.mark.parametrize(
+    ("loss", "cov_type"),
+    [
+        *((loss, form) for loss in ("linear", "huber", "tukey") for form in ("HC", "cluster")),
+        ("tukey", "avar1"),
+    ],
+)
+def test_residuals_say_nothing_of_a_row_that_is_fitted_exactly(loss, cov_type):
+    A, b, groups = with_lone_rows()
+    clustered = {"groups": groups} if cov_type == "cluster" else {}
+    fit = rf.irls(A, b, loss, cov_type=cov_type, **clustered)
+    # The level of four rows is one cluster.
+    lost = [2, 3] if cov_type == "cluster" else [2]
+    assert np.flatnonzero(np.isnan(fit.bse)).tolist() == lost
+    assert np.flatnonzero(np.isnan(fit.conf_int()[:, 0])).tolist() == lost
+    without = np.arange(len(b)) != 7
+    if cov_type == "HC":
+        other = rf.irls(A[without][:, [0, 1, 3]], b[without], loss, scale=fit.scale, cov_type="HC")
+        np.testing.assert_allclose(fit.bse[[0, 1, 3]], other.bse, rtol=1e-3)
+
+
+def test_the_variance_of_such_a_coefficient_is_that_of_all_rows_where_a_form_assumes_it():
+    A, b, _ = with_lone_rows()
+    fit = rf.irls(A, b, "linear")
+    expected = fit.scale * np.sqrt(np.diagonal(np.linalg.inv(A.T @ A)))
+    np.testing.assert_allclose(fit.bse, expected, rtol=1e-12)
+
+
+def test_a_very_far_row_determines_the_slope():
+    rng = np.random.default_rng(1)
+    x = np.r_[1e6, rng.standard_normal(29)]
+    A = np.column_stack([np.ones(30), x])
+    fit = rf.irls(A, 1.0 + 2.0 * x + rng.standard_normal(30), "linear", cov_type="HC")
+    assert np.isnan(fit.bse).tolist() == [False, True]
+
+
+def test_bootstrap_of_such_a_coefficient():
+    A, b, _ = with_lone_rows()
+    found = rf.irls(A, b, "tukey").bootstrap(100)
+    assert np.isnan(found.bse).tolist() == [False, False, True, False]
+    assert np.isnan(np.diagonal(found.cov)).tolist() == [False, False, True, False]
+    assert np.isnan(found.conf_int()[:, 0]).tolist() == [False, False, True, False]
+
+
+def test_tests_of_the_other_coefficients_remain():
+    A, b, _ = with_lone_rows()
+    fit = rf.irls(A, b, "linear", cov_type="HC")
+    found = fit.wald_test([0.0, 1.0, 0.0, 0.0])
+    assert found["statistic"] == pytest.approx(fit.tvalues[1] ** 2, rel=1e-12)
+    with pytest.raises(ValueError, match="not defined"):
+        fit.wald_test([0.0, 1.0, 1.0, 0.0])
+    limits = fit.predict(A[[7, 8]], interval="confidence")
+    assert np.isnan(limits).tolist() == [[False, True, True], [False, False, False]]
+    with pytest.raises(ValueError, match="not defined"):
+        fit.compare(rf.irls(A[:, :3], b, "linear"))
 
 
 # -- tau and the D-scale -------------------------------------------------------------------
@@ -408,7 +497,7 @@ def test_tau_of_least_squares_is_exact():
 
 @pytest.mark.parametrize("bad", [-0.1, 1.1, np.nan])
 def test_tau_refuses_what_is_no_leverage(bad):
-    with pytest.raises(ValueError, match="h must be in"):
+    with pytest.raises(ValueError, match="h must be"):
         tau_factors(Tukey(), [0.5, bad])
 
 
@@ -516,8 +605,15 @@ def test_bootstrap_draws_resamples_again_that_lose_a_level():
 
 def test_bootstrap_refuses():
     fit = rf.irls(*contaminated(), "tukey")
-    with pytest.raises(ValueError, match="n must be"):
-        fit.bootstrap(1)
+    for n in (1, 2.5, np.nan):
+        with pytest.raises(ValueError, match=r"^n must be a whole number of at least 2, got n="):
+            fit.bootstrap(n)
+    with pytest.raises(TypeError, match=r"^n must be a number, got n='a'"):
+        fit.bootstrap("a")
+    with pytest.raises(TypeError, match=r"^rng must be .*got rng='x'"):
+        fit.bootstrap(5, rng="x")
+    with pytest.raises(TypeError, match=r"^level must be a number, got level='x'"):
+        fit.bootstrap(5).conf_int("x")
     with pytest.raises(ValueError, match="level"):
         fit.bootstrap(5).conf_int(1.0)
     with pytest.raises(ValueError, match="method"):
@@ -562,6 +658,8 @@ def test_models_that_cannot_be_compared():
         fit.compare(rf.irls(A[:, :2], b + 1.0, "tukey"))
     with pytest.raises(ValueError, match="same rows"):
         fit.compare(rf.irls(A[:, :2], b, "tukey", var_weights=np.arange(1.0, 41.0)))
+    with pytest.raises(TypeError, match="reduced must be a FitResult, got reduced=3"):
+        fit.compare(3)
     with pytest.raises(ValueError, match="test must be"):
         fit.compare(rf.irls(A[:, :2], b, "tukey"), "f")
 
@@ -594,6 +692,43 @@ def test_difference_of_two_estimates_has_the_variance_it_is_said_to_have():
         A = np.column_stack([np.ones(80), rng.standard_normal((80, 2))])
         chi2.append(rf.irls(A, rng.standard_normal(80), "tukey").compare_start()["ls_chi2"])
     assert 2.0 < np.mean(chi2) < 4.5
+
+
+@pytest.mark.parametrize("loss", ["linear", "huber", "tukey"])
+def test_exact_fits_are_not_compared(loss):
+    t = np.arange(20.0)
+    A = np.column_stack([np.ones(20), t])
+    b = 1.0 + 2.0 * t + 50.0 * (t < 3) * (loss != "linear")
+    full, reduced = rf.irls(A, b, loss, start="lad"), rf.irls(A[:, 1:], b, loss)
+    assert full.status is rf.Status.EXACT_FIT
+    assert np.isnan(full.rfpe)
+    if loss == "linear":
+        assert np.isnan(full.aic)
+    for call in (
+        full.compare_start,
+        lambda: full.compare(reduced),
+        lambda: full.compare(reduced, "deviance"),
+    ):
+        with pytest.raises(ValueError, match="positive scale"):
+            call()
+
+
+@pytest.mark.parametrize("unit", [1e-250, 1e250])
+@pytest.mark.parametrize("loss", ["linear", "tukey"])
+def test_comparisons_in_extreme_units(loss, unit):
+    A, b = contaminated(p=4)
+    plain, found = rf.irls(A, b, loss), rf.irls(A, unit * b, loss)
+    for test in ("wald", "deviance"):
+        reduced = [rf.irls(A[:, :2], y, loss) for y in (b, unit * b)]
+        expected = plain.compare(reduced[0], test)["statistic"]
+        assert found.compare(reduced[1], test)["statistic"] == pytest.approx(expected, rel=1e-7)
+    for name, value in plain.compare_start().items():
+        assert found.compare_start()[name] == pytest.approx(value, rel=1e-7), name
+    assert found.rfpe == pytest.approx(plain.rfpe, rel=1e-9)
+    if loss == "linear":
+        assert found.aic == pytest.approx(plain.aic + 80.0 * np.log(unit), rel=1e-9)
+    assert np.all(np.isfinite(found.bootstrap(20).bse))
+    np.testing.assert_allclose(found.bootstrap(20).bse / unit, plain.bootstrap(20).bse, rtol=1e-6)
 
 
 def test_compare_start():

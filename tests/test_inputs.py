@@ -164,7 +164,7 @@ BAD_DATA = {
     "A is 1-d": (A[:, 0], B, ValueError, r"^A must be 2-dimensional, got shape \(40,\)"),
     "A is 3-d": (A[None], B, ValueError, r"^A must be 2-dimensional, got shape \(1, 40, 3\)"),
     "b is short": (A, B[:-1], ValueError, r"^b must have shape \(40,\).*got \(39,\)"),
-    "b is a matrix": (A, np.ones((N, 2)), ValueError, r"^b must have shape \(40,\).*\(40, 2\)"),
+    "b is a short matrix": (A, np.ones((N - 1, 2)), ValueError, r"^b must have shape \(40, k\)"),
     "b is a number": (A, 3.0, ValueError, r"^b must have shape \(40,\).*got \(\)"),
     "no rows": (A[:0], B[:0], ValueError, r"^A must have a row .*\(0, 3\)"),
     "no columns": (A[:, :0], B, ValueError, r"^A must have .* a column, got shape \(40, 0\)"),
@@ -213,8 +213,17 @@ def test_no_weight_at_all(name):
 
 
 def test_matlab_scale_counts():
-    with pytest.raises(ValueError, match=r"^scale='matlab' needs whole freq_weights"):
-        fit(A, B, scale="matlab", freq_weights=np.full(N, 1.5))
+    for options in ({"scale": "matlab"}, {"cov_type": "matlab"}, {"cov_type": "gsl"}):
+        with pytest.raises(ValueError, match=r"^freq_weights must be whole numbers .*got 1\.5"):
+            fit(A, B, freq_weights=np.full(N, 1.5), **options)
+    with pytest.raises(ValueError, match=r"^freq_weights must be whole numbers"):
+        fit(A, B, freq_weights=np.full(N, 1.5)).to_matlab()
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -1.0, np.ones(3), "wide", None])
+def test_scale_function_has_to_return_a_scale(value):
+    with pytest.raises((ValueError, TypeError), match="scale must"):
+        fit(A, B, scale=lambda r: value)
 
 
 BAD_OPTIONS = {
@@ -226,11 +235,13 @@ BAD_OPTIONS = {
     "bounds": [5, (0.0,), (0.0, 1.0, 2.0), (1.0, 0.0), (0.0, 0.0), (np.nan, 1.0), (0.0, "a")],
     "c": [0.0, -1.0, np.nan, np.inf, "large", [1.0, 2.0]],
     "efficiency": [0.0, 1.0, 2.0, np.nan, "high"],
-    "loss": ["parabola", None, 3],
+    "loss": ["parabola", None, 3, rf.losses.Loss],
     "solver": ["svd", None, 1],
     "cov_type": ["HC9", None, 1],
     "nan_policy": ["ignore", None],
     "callback": [3, "print"],
+    "rng": ["x", -1, 1.5],
+    "names": [5, "abc", 1.5],
 }
 REFUSED = [(name, value) for name, values in BAD_OPTIONS.items() for value in values]
 

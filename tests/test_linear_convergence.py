@@ -147,10 +147,12 @@ def test_no_row_with_weight(loss):
 
 
 def test_a_scale_that_is_not_a_number_is_no_success():
-    for value in (np.nan, 0.0, -1.0):
-        with pytest.warns(rf.ConvergenceWarning):
-            fit = rf.irls(A, B, "huber", start="ols", scale=lambda t, value=value: value)
-        assert not fit.success
+    with pytest.warns(rf.ConvergenceWarning):
+        fit = rf.irls(A, B, "huber", start="ols", scale=lambda t: 0.0)
+    assert not fit.success
+    for value in (np.nan, np.inf, -1.0):
+        with pytest.raises(ValueError, match="scale must return"):
+            rf.irls(A, B, "huber", start="ols", scale=lambda t, value=value: value)
 
 
 # -- callable scales -----------------------------------------------------------------------

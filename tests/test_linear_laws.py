@@ -24,6 +24,8 @@ ESTIMATORS = (
     Estimator("tukey", method="tau"),
     Estimator("lqq", method="s"),
     Estimator("welsch", start="lts", scale="mad"),
+    Estimator("tukey", start="gnc", scale=1.5),
+    Estimator("welsch", start="gnc", scale="huber"),
 )
 PROBLEMS = {"contaminated": contaminated(), "stackloss": classic("stackloss")}
 

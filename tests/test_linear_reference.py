@@ -47,7 +47,8 @@ def test_m_estimate(name, loss, scale):
     assert fit.status is rf.Status.CONVERGED
     # Talwar's weights are 0 or 1: its standard errors may be zero or undefined.
     se = fit.bse if np.all(fit.bse > 0.0) else rf.irls(A, b, "linear").bse
-    assert np.max(np.abs(fit.x - x) / se) < 1e-9
+    # Columns with a condition number of 5e9: rounding of the residuals is 1e-9 standard errors.
+    assert np.max(np.abs(fit.x - x) / se) < (1e-8 if name == "longley" else 1e-9)
     assert fit.scale == pytest.approx(expected_scale, rel=1e-8)
 
 

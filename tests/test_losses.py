@@ -470,6 +470,14 @@ def test_what_is_not_real_is_refused(u):
 
 
 @pytest.mark.parametrize("name", LOSSES)
+def test_half_precision_that_cannot_hold_rho_is_infinite_without_a_warning(name):
+    exact = DEFAULTS[name].rho(np.array([300.0, 60000.0], np.float32))
+    expected = [np.inf if value > 65519.0 else value for value in exact]
+    found = DEFAULTS[name].rho(np.array([300.0, 60000.0], np.float16))
+    np.testing.assert_allclose(found, expected, rtol=2e-3)
+
+
+@pytest.mark.parametrize("name", LOSSES)
 def test_half_precision_does_not_overflow_on_the_way(name):
     u = np.array([300.0, -60000.0, 1e-3, np.inf, 0.0], np.float16)
     exact = DEFAULTS[name].psi(u.astype(float))

@@ -168,6 +168,79 @@ def test_a_majority_of_two_thirds_is_one():
     assert fit.x[1] == pytest.approx(3.0, abs=0.05)
 
 
+def three_parts(share, kind, seed, n=200):
+    """Return normal data on a plane, with a share of the rows replaced, and which rows are good."""
+    rng = np.random.default_rng(seed)
+    A = np.column_stack([np.ones(n), rng.standard_normal((n, 4))])
+    b = A @ [3.0, -5.0, 8.0, 2.0, 10.0] + rng.standard_normal(n)
+    bad = int(share * n)
+    if kind == "one point":
+        A[:bad, 1:], b[:bad] = [1e3, -1e3, 2e3, 1e3], -1e4
+    elif kind == "another plane":
+        A[:bad, 1:] *= 1e3
+        b[:bad] = rng.standard_normal(bad)
+    else:
+        b[:bad] += rng.uniform(0.0, 25.0, bad)
+    return A, b, np.arange(n) >= bad
+
+
+@pytest.mark.parametrize("kind", ["one point", "another plane"])
+def test_a_fit_that_follows_the_bad_rows_knows_of_the_majority(kind):
+    wrong, missed = 0, []
+    for seed in range(10):
+        A, b, good = three_parts(0.45, kind, seed)
+        clean = rf.irls(A[good], b[good], "linear")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", rf.BasinWarning)
+            fit = rf.irls(A, b)
+
+        def far(x, clean=clean, limit=5.0):
+            return np.max(np.abs(x - clean.x) / clean.bse) > limit
+
+        wrong += far(fit.search.x)
+        if fit.success and far(fit.x):
+            missed.append(seed)
+        elif far(fit.search.x):
+            assert fit.status is rf.Status.NO_MAJORITY
+            # An S-estimate, of the half of the good rows that are left out.
+            assert not all(far(x, limit=12.0) for x, _ in fit.alternatives)
+    assert wrong >= 3
+    # Of nine tenths of the good rows a bad fit can leave less than half of all.
+    assert len(missed) <= 1
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_m_step_does_not_drift_to_outliers_nearby(seed):
+    A, b, good = three_parts(0.4, "one-sided", seed)
+    clean = rf.irls(A[good], b[good], "linear")
+    fit = rf.irls(A, b)
+    assert fit.status is rf.Status.EFFICIENCY_LOWERED
+    assert "drifted" in fit.message
+    with pytest.warns(rf.BasinWarning, match="drifted"):
+        asked = rf.irls(A, b, efficiency=0.95)
+    assert asked.status is rf.Status.LEFT_BASIN
+
+    def distance(x):
+        return np.max(np.abs(x - clean.x) / clean.bse)
+
+    assert distance(fit.x) < 0.75 * distance(asked.x)
+
+
+@pytest.mark.parametrize("kind", ["one point", "another plane", "one-sided"])
+def test_a_fifth_of_bad_rows_is_no_matter(kind):
+    for seed in range(4):
+        assert rf.irls(*three_parts(0.2, kind, seed)[:2]).status is rf.Status.CONVERGED
+
+
+def test_the_rival_of_many_rows_is_looked_for_among_some():
+    A, b = two_lines(0.5, n=12_000)
+    with pytest.warns(rf.BasinWarning):
+        fit = rf.irls(A, b)
+    assert fit.status is rf.Status.NO_MAJORITY
+    slopes = sorted([fit.x[1], fit.alternatives[0][0][1]])
+    np.testing.assert_allclose(slopes, [-1.0, 3.0], atol=0.05)
+
+
 # -- estimators by name ------------------------------------------------------------------------
 
 
@@ -213,6 +286,15 @@ def test_tau_estimate_is_efficient_on_clean_data():
     fit = rf.irls(A, A @ [1.0, 2.0] + u, "tukey", method="tau")
     assert fit.loss.efficiency() == pytest.approx(0.95, abs=0.002)
     assert fit.scale == pytest.approx(1.0, abs=0.01)
+
+
+def test_tau_estimate_of_two_families_is_as_efficient_as_asked():
+    u = norm.ppf((np.arange(1, 2001) - 0.5) / 2000)
+    A = np.column_stack([np.ones(2000), np.cos(np.arange(2000.0))])
+    fit = rf.irls(A, A @ [1.0, 2.0] + u, "tukey", method="tau", s_loss="talwar", efficiency=0.9)
+    assert fit.loss.inner.name == "talwar"
+    assert fit.loss.outer.name == "tukey"
+    assert fit.loss.efficiency() == pytest.approx(0.9, abs=0.002)
 
 
 def test_options_that_contradict_a_method():

@@ -70,7 +70,7 @@ def test_status(status):
     assert status.verdict
     assert status.verdict[0].islower()
     assert not status.verdict.endswith(".")
-    good = {"CONVERGED", "EXACT_FIT", "EFFICIENCY_LOWERED", "RANK_DEFICIENT"}
+    good = {"CONVERGED", "EXACT_FIT", "EFFICIENCY_LOWERED", "RANK_DEFICIENT", "AT_BOUND"}
     assert status.success == (status.name in good)
 
 
@@ -150,6 +150,47 @@ def test_standard_errors_do_not_overflow(unit):
 
 
 # -- tests of hypotheses -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("unit", [1e-250, 1e-150, 1e150, 1e250])
+def test_inference_in_extreme_units(unit):
+    fit = rf.irls(A, unit * B, Huber(1.345), start="ols", scale="mad")
+    assert fit.wald_test(np.eye(3)[1:])["chi2"] == pytest.approx(
+        HUBER.wald_test(np.eye(3)[1:])["chi2"], rel=1e-9
+    )
+    at = fit.wald_test([0.0, 1.0, 0.0], unit * HUBER.x[1])
+    assert at["chi2"] == pytest.approx(0.0, abs=1e-12)
+    for interval in ("confidence", "prediction"):
+        expected = HUBER.predict(A[:2], interval=interval)
+        np.testing.assert_allclose(fit.predict(A[:2], interval=interval) / unit, expected)
+    found, plain = fit.to_dict(), HUBER.to_dict()
+    np.testing.assert_allclose(np.array(found["conf_int"]) / unit, plain["conf_int"], rtol=1e-9)
+    assert found["rsquared"] == pytest.approx(plain["rsquared"])
+    json.dumps(found, allow_nan=False)
+    ours, theirs = fit.to_matlab(), HUBER.to_matlab()
+    for name in ("ols_s", "robust_s", "mad_s", "s", "se", "resid"):
+        np.testing.assert_allclose(ours[name] / unit, theirs[name], rtol=1e-9, err_msg=name)
+    for name in ("rstud", "coeffcorr", "t", "p", "w", "h"):
+        np.testing.assert_allclose(ours[name], theirs[name], rtol=1e-7, err_msg=name)
+
+
+@pytest.mark.parametrize("power", [-200, -140, 140, 200])
+def test_inference_on_columns_of_extreme_size(power):
+    unit = np.array([1.0, 10.0**power, 10.0**-power])
+    fit = rf.irls(A * unit, B, Huber(1.345), start="ols", scale="mad")
+    np.testing.assert_allclose(fit.x * unit, HUBER.x, rtol=1e-9)
+    np.testing.assert_allclose(fit.bse * unit, HUBER.bse, rtol=1e-9)
+    R = np.eye(3)[1:]
+    expected = HUBER.wald_test(R)["chi2"]
+    assert fit.wald_test(R)["chi2"] == pytest.approx(expected, rel=1e-9)
+    assert fit.wald_test(R * unit)["chi2"] == pytest.approx(expected, rel=1e-9)
+    for interval in ("confidence", "prediction"):
+        found = fit.predict(A[:2] * unit, interval=interval)
+        np.testing.assert_allclose(found, HUBER.predict(A[:2], interval=interval), rtol=1e-9)
+    np.testing.assert_allclose(fit.to_matlab()["t"], HUBER.to_matlab()["t"], rtol=1e-9)
+    np.testing.assert_allclose(
+        np.abs(fit.to_matlab()["R"]), np.abs(np.linalg.qr(A * unit, mode="r")), rtol=1e-9
+    )
 
 
 @pytest.mark.parametrize("rows", [[1], [1, 2], [0, 1, 2]])
@@ -441,6 +482,7 @@ BAD_CALLS = {
         "^var_weights must",
     ),
     "wald: columns": (lambda: HUBER.wald_test([1.0, 0.0]), r"^R must have 3 columns.*\(1, 2\)"),
+    "wald: no rows": (lambda: HUBER.wald_test(np.ones((0, 3))), r"^R must .*\(0, 3\)"),
     "wald: 3-d": (lambda: HUBER.wald_test(np.ones((1, 3, 3))), "^R must"),
     "wald: q": (lambda: HUBER.wald_test(np.eye(3), [1.0, 2.0]), "^q must"),
     "wald: dependent": (lambda: HUBER.wald_test(np.ones((2, 3))), "not linearly independent"),
@@ -448,6 +490,10 @@ BAD_CALLS = {
     "wald: nan": (lambda: HUBER.wald_test([np.nan, 0.0, 1.0]), "^R must"),
     "outliers: above": (lambda: HUBER.outliers(1.5), r"^threshold must be in \[0, 1\], got thr"),
     "outliers: below": (lambda: HUBER.outliers(-0.1), "^threshold must"),
+    "outliers: text": (lambda: HUBER.outliers("x"), "^threshold must be a number, got thr"),
+    "diagnostics: text": (lambda: HUBER.diagnostics("x"), "^threshold must be a number, got thr"),
+    "conf_int: text": (lambda: HUBER.conf_int("x"), "^level must be a number, got level='x'"),
+    "conf_int: list": (lambda: HUBER.conf_int([0.5]), "^level must be a number"),
     "outliers: nan": (lambda: HUBER.outliers(np.nan), "^threshold must"),
 }
 

@@ -14,14 +14,17 @@ from scipy.special import ndtri
 from robustfit.exceptions import ConvergenceWarning
 from robustfit.losses import Huber, Talwar, Tukey, Welsch, get_loss
 from robustfit.scale import (
+    d_scale,
     huber_proposal2,
     iqr,
+    kappa,
     location,
     m_scale,
     mad,
     qn,
     scale_tau2,
     sn,
+    tau_factors,
     tau_losses,
     tau_scale,
 )
@@ -29,6 +32,7 @@ from robustfit.scale import (
 REFERENCE = json.loads((Path(__file__).parent / "reference" / "univariate.json").read_text())
 SAMPLES = REFERENCE["samples"]
 QUARTILE = float(ndtri(0.75))
+H = [0.1, 0.2]
 
 CENTRED = {"mad": mad, "iqr": iqr, "qn": qn, "sn": sn, "scale_tau2": scale_tau2}
 ABOUT_ZERO = {
@@ -229,6 +233,20 @@ def test_tau_losses_reach_the_efficiency_of_the_m_estimate_as_it_grows():
     assert c == sorted(c)
     with pytest.raises(ValueError, match=r"efficiency=0\.1 cannot be reached"):
         tau_losses("tukey", efficiency=0.1)
+
+
+def test_tau_losses_of_two_families_reach_the_efficiency():
+    inner = get_loss("welsch", breakdown=0.5)
+    first, outer = tau_losses("tukey", inner=inner)
+    assert first == inner
+    assert outer.name == "tukey"
+    u, step = np.linspace(0.0, 12.0, 1_200_001, retstep=True)
+    density = 2.0 * step * np.exp(-0.5 * u * u) / np.sqrt(2.0 * np.pi)
+    density[0] *= 0.5
+    slope = density @ (outer.psi(u) * u)
+    share = (2.0 * density @ outer.rho(u) - slope) / (density @ (inner.psi(u) * u))
+    psi = share * inner.psi(u) + outer.psi(u)
+    assert (density @ (psi * u)) ** 2 / (density @ psi**2) == pytest.approx(0.95, abs=1e-9)
 
 
 def test_location_solves_its_equation():
@@ -458,8 +476,10 @@ def test_bad_input(f):
         f(["a", "b"])
     with pytest.raises(TypeError, match="masked"):
         f(np.ma.array([1.0, 2.0, 3.0], mask=[0, 0, 1]))
-    with pytest.raises(ValueError, match="axis 2 is out of bounds"):
+    with pytest.raises(ValueError, match=r"^axis must be None or from -2 to 1 .*got axis=2"):
         f(np.ones((3, 3)), axis=2)
+    with pytest.raises(TypeError, match=r"^axis must be a whole number or None, got axis='x'"):
+        f(np.ones((3, 3)), axis="x")
 
 
 @parametrize(WEIGHTED)
@@ -485,7 +505,7 @@ def test_bad_weights(f):
         (lambda: m_scale([1.0], breakdown=0.6), "breakdown must be"),
         (lambda: m_scale([1.0], breakdown=0.0), "breakdown must be"),
         (lambda: m_scale([1.0, 2.0], ddof=2), "ddof=2 leaves no degrees of freedom of n=2"),
-        (lambda: m_scale([1.0, 2.0], ddof=-1), "ddof must not be negative"),
+        (lambda: m_scale([1.0, 2.0], ddof=-1), "ddof must be a finite number of at least 0"),
         (lambda: huber_proposal2([1.0], c=-1.0), "c must be positive"),
         (lambda: tau_losses("huber"), "'huber' is not"),
         (lambda: tau_losses(efficiency=1.0), "efficiency must be in"),
@@ -494,12 +514,42 @@ def test_bad_weights(f):
         (lambda: location([1.0], scale="iqr"), "scale must be 'mad'"),
         (lambda: location([1.0], scale=0.0), "scale must be positive"),
         (lambda: location([1.0], tol=0.0), "tol must be positive"),
-        (lambda: location([1.0], maxiter=0), "maxiter must be at least 1"),
+        (lambda: location([1.0], maxiter=0), "maxiter must be a whole number of at least 1"),
         (lambda: location([1.0], "nonesuch"), "nonesuch"),
+        (lambda: location([1.0], maxiter=2.5), "maxiter must be a whole number"),
+        (lambda: d_scale([1.0, np.nan], H, Tukey(), 1.0), "r must be finite"),
+        (lambda: d_scale([1.0, 2.0], [0.1, 1.1], Tukey(), 1.0), r"h must be in \[0, 1\]"),
+        (lambda: d_scale([1.0, 2.0, 3.0], H, Tukey(), 1.0), r"one shape, got \(3,\), \(2,\)"),
+        (lambda: d_scale([1.0, 2.0], H, Tukey(), -1.0), "start must be a finite number"),
+        (lambda: d_scale([1.0, 2.0], H, Tukey(), np.inf), "start must be a finite number"),
+        (lambda: d_scale([1.0, 2.0], H, Tukey(), 1.0, freq=[1, -1]), "freq must not be negative"),
+        (lambda: d_scale([1.0, 2.0], H, Tukey(), 1.0, kappa=0.0), "kappa must be positive"),
+        (lambda: kappa(Tukey(), nodes=0), "nodes must be a whole number of at least 1"),
     ],
 )
 def test_arguments_are_refused_by_name(call, message):
     with pytest.raises(ValueError, match=message):
+        call()
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: m_scale([1.0, 2.0], ddof="x"), "ddof must be a number, got ddof='x'"),
+        (lambda: m_scale([1.0, 2.0], breakdown="x"), "breakdown must be a number"),
+        (lambda: tau_losses(efficiency="x"), "efficiency must be a number"),
+        (lambda: scale_tau2([1.0, 2.0], c2="x"), "c2 must be a number"),
+        (lambda: location([1.0], tol="x"), "tol must be a number"),
+        (lambda: location([1.0], maxiter=[3]), "maxiter must be a number"),
+        (lambda: d_scale([1.0, 2.0], H, "tukey", 1.0), "loss must be a robustfit.losses.Loss"),
+        (lambda: d_scale([1.0, 2.0], H, Tukey(), "x"), "start must be a number"),
+        (lambda: d_scale(["a", "b"], H, Tukey(), 1.0), "r must hold real numbers"),
+        (lambda: tau_factors("tukey", H), "loss must be a robustfit.losses.Loss"),
+        (lambda: kappa("tukey"), "loss must be a robustfit.losses.Loss"),
+    ],
+)
+def test_arguments_of_another_type_are_refused_by_name(call, message):
+    with pytest.raises(TypeError, match=message):
         call()
 
 

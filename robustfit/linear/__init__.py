@@ -5,27 +5,29 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from robustfit import covariance, linalg
+from robustfit import _checks, covariance, linalg
 from robustfit import scale as scales
 from robustfit._inputs import Data, prepare
 from robustfit._progress import Bar, progress_bar
-from robustfit.linear import _guard, _problem
+from robustfit.linear import _batch, _guard, _problem
 from robustfit.linear._assemble import Outcome, assemble
-from robustfit.linear._iterate import iterate, iterate_fixed, settled
+from robustfit.linear._batch import BatchResult
+from robustfit.linear._gnc import graduated
+from robustfit.linear._iterate import iterate, settled
 from robustfit.linear._problem import Array, Callback, Problem, State
 from robustfit.linear._tau import tau_fit
 from robustfit.losses import Linear, Loss, get_loss
 from robustfit.result import FitResult, Status
 from robustfit.starts import SFit, lad_estimate, lts_estimate, s_estimate
 
-__all__ = ["irls"]
+__all__ = ["BatchResult", "irls"]
 
-Start = Literal["auto", "s", "lts", "lad", "ols"]
+Start = Literal["auto", "s", "lts", "lad", "gnc", "ols"]
 Scale = Literal["auto", "s", "d", "tau", "mad", "mad-fixed", "huber", "matlab", "std"]
 
 
@@ -53,6 +55,7 @@ def irls(
     nan_policy: Literal["raise", "omit"] = "raise",
     rng: int | np.random.Generator | None = 0,
     names: Sequence[str] | None = None,
+    outputs: Sequence[str] | None = None,
     callback: Callback | None = None,
     progress: bool = False,
 ) -> FitResult:
@@ -63,20 +66,23 @@ def irls(
 
     Parameters
     ----------
-    A : array_like of shape (n, p)
+    A : array_like of shape (n, p) or (m, n, p)
         Design matrix. A data frame gives its column names to the coefficients.
-    b : array_like of shape (n,)
-        Response.
+    b : array_like of shape (n,), (n, k) or (m, n)
+        Response. With shape (n, k), k > 1, there are k fits with one design, and with shapes
+        (m, n, p) and (m, n) there are m fits; see Notes.
     loss : str or Loss, default: "welsch"
         Name of a loss (``robustfit.losses.LOSSES``) or an instance.
     c : float, optional
         Tuning constant of the loss, in scale units.
     efficiency : float, optional
         Gaussian efficiency instead of `c`; default 0.95.
-    start : {"auto", "s", "lts", "lad", "ols"} or array_like of shape (p,), default: "auto"
+    start : {"auto", "s", "lts", "lad", "gnc", "ols"} or array_like of shape (p,), default: "auto"
         Where to start: S-estimate of breakdown point 1/2, least trimmed squares, least
-        absolute deviations, least squares, or given coefficients. "auto" is "ols" for a
-        convex loss, for which it does not matter, and "s" for any other.
+        absolute deviations, graduated non-convexity (the loss itself, from a c so large that
+        it is least squares down to its own), least squares, or given coefficients. "auto" is
+        "ols" for a convex loss, for which it does not matter, and "s" for any other. Only "s"
+        and "lts" resist leverage points.
     scale : str, float or callable, default: "auto"
         The residual scale. "s": the S-scale, kept, which makes the fit an MM-estimate; "d":
         the design-adaptive scale of Koller and Stahel after a first M-step (SMDM); "tau": that
@@ -112,7 +118,7 @@ def irls(
         Covariance of the coefficients, one of ``robustfit.covariance.COV_TYPES``. "auto" is
         "huber" for a convex loss and "w" (Koller and Stahel 2011) for any other.
     groups : array_like of shape (n,), optional
-        Cluster labels for ``cov_type="cluster"``.
+        Cluster labels for ``cov_type="cluster"``, of one kind and none missing.
     tol : float, default: 1e-10
         Stops when the estimated distance to the solution is at most this many standard
         errors, in any units of A and b.
@@ -125,6 +131,9 @@ def irls(
         give the same answer.
     names : sequence of str, optional
         Labels of the coefficients. Default: the columns of a data frame, or x1, x2, ...
+    outputs : sequence of str, optional
+        Which arrays of a `BatchResult` to keep, of "x", "scale", "cov", "bse", "weights" and
+        "resid". Default: all. For several fits only.
     callback : callable, optional
         Called after each iteration as ``callback(intermediate_result)`` with a
         `scipy.optimize.OptimizeResult` of x, scale, nit and step; raising StopIteration
@@ -135,7 +144,8 @@ def irls(
     Returns
     -------
     FitResult
-        Coefficients, scale, weights, covariance, status and `summary`.
+        Coefficients, scale, weights, covariance, status and `summary`. For several fits a
+        `BatchResult` with the same attributes and an axis more.
 
     Raises
     ------
@@ -161,6 +171,12 @@ def irls(
     solution Newton steps (scale fixed) or Anderson acceleration (scale re-estimated,
     Anderson 1965, doi:10.1145/321296.321305) take over, with the plain step as fall-back.
 
+    Several fits go through compiled kernels, block by block in parallel, if `start` is "ols" or
+    "s", `scale` "s", "mad", "mad-fixed" or a number, and `cov_type` "auto", "huber" or "w",
+    without `bounds`, `ridge`, `leverage`, `groups` or `callback`. Those that do not take the
+    regular course there are fitted one by one, as all are with other options. The weights have
+    shape (n,) or that of b. A fit agrees with the single one to 1e-9 standard errors.
+
     References
     ----------
     Yohai, V. J. (1987). High breakdown-point and high efficiency robust estimates for
@@ -183,7 +199,16 @@ def irls(
     >>> fit.outliers()
     array([3])
     """
-    data = prepare(A, b, freq_weights, var_weights, nan_policy, names)
+    options = dict(locals())
+    if _batch.is_batch(A, b):
+        # The static type is that of one fit: shapes are not known to it.
+        return cast(FitResult, _batch.fit_batch(irls, **options))
+    if outputs is not None:
+        raise ValueError(f"outputs is for several fits, got outputs={outputs!r} for one")
+    cov_type = _checks.known(cov_type, "cov_type", ("auto", *covariance.COV_TYPES))
+    generator = _checks.generator(rng)
+    data = prepare(A, b, freq_weights, var_weights, nan_policy, _problem.labels(names))
+    clusters = _problem.clusters(groups, data, cov_type)
     start, scale = _named(method, start, scale)
     tuned = get_loss(loss, c=c, efficiency=efficiency)
     if method == "s":
@@ -199,8 +224,6 @@ def irls(
     )
     if isinstance(scale, str) and scale == "tau" and not (penalty is None and limits is None):
         raise ValueError("scale='tau' cannot be combined with bounds or ridge")
-    cov_type = _problem.known(cov_type, "cov_type", ("auto", *covariance.COV_TYPES))
-    generator = np.random.default_rng(rng)
     problem = Problem(
         data=data,
         loss=tuned,
@@ -208,23 +231,28 @@ def irls(
         adjust=_problem.adjustment(data) if leverage else 1.0,
         ridge=penalty,
         bounds=limits,
-        solver=_problem.known(solver, "solver", ("auto", "cholesky", "qr")),
-        tol=_problem.nonnegative(tol, "tol"),
-        maxiter=_problem.whole(maxiter, "maxiter"),
+        solver=_checks.known(solver, "solver", ("auto", "cholesky", "qr")),
+        tol=_checks.nonnegative(tol, "tol"),
+        maxiter=_checks.whole(maxiter, "maxiter"),
         callback=_problem.called(callback),
     )
     fixed = c is not None or efficiency is not None or isinstance(loss, Loss)
     with progress_bar(problem.maxiter, "irls", progress) as bar:
         outcome = _fit(problem, start, scale, s_loss, generator, fixed, bar)
-    cov_type = _automatic(outcome) if cov_type == "auto" else cov_type
-    return assemble(replace(outcome, cov_type=cov_type, groups=_groups(groups, data, cov_type)))
+    automatic = cov_type == "auto"
+    cov_type = _automatic(outcome) if automatic else cov_type
+    result = assemble(replace(outcome, cov_type=cov_type, groups=clusters))
+    if not automatic:
+        # What was asked for and cannot be had is refused here, not at the first use.
+        _ = result.cov
+    return result
 
 
 def _named(method: Any, start: Any, scale: Any) -> tuple[Any, Any]:
     """Return the start and the scale that a method stands for."""
     if method is None:
         return start, scale
-    method = _problem.known(method, "method", tuple(_problem.METHODS))
+    method = _checks.known(method, "method", tuple(_problem.METHODS))
     for name, value in (("start", start), ("scale", scale)):
         if not (isinstance(value, str) and value == "auto"):
             raise ValueError(f"method={method!r} sets {name}, so {name}={value!r} cannot be given")
@@ -236,13 +264,13 @@ def _resolve(start: Any, scale: Any, loss: Loss, leverage: bool, *, free: bool) 
     if isinstance(loss, Linear):
         start = "ols"
     if isinstance(start, str):
-        start = _problem.known(start, "start", _problem.STARTS)
+        start = _checks.known(start, "start", _problem.STARTS)
         if start == "auto":
             start = "s" if free and not loss.convex else "ols"
-        if not free and start != "ols":
+        if not free and start not in ("ols", "gnc"):
             raise ValueError(f"start={start!r} needs a design of full column rank; use 'ols'")
     if isinstance(scale, str):
-        scale = _problem.known(scale, "scale", _problem.SCALES)
+        scale = _checks.known(scale, "scale", _problem.SCALES)
         if scale == "auto" and isinstance(start, str) and start == "s":
             scale = "s"
         if scale in _problem.S_SCALES and isinstance(loss, Linear):
@@ -265,19 +293,6 @@ def _s_loss(s_loss: str | Loss | None, loss: Loss) -> Loss:
             )
         return s_loss
     return get_loss(s_loss or (loss if loss.bounded else "tukey"), breakdown=0.5)
-
-
-def _groups(groups: ArrayLike | None, data: Data, cov_type: str) -> Any:
-    if cov_type != "cluster":
-        return None
-    if groups is None:
-        raise ValueError("cov_type='cluster' needs groups, got groups=None")
-    labels = np.asarray(groups)
-    n = len(data.b) if data.keep is None else len(data.keep)
-    if labels.shape != (n,):
-        raise ValueError(f"groups must have shape ({n},) like the rows of A, got {labels.shape}")
-    codes = np.unique(labels, return_inverse=True)[1]
-    return codes if data.keep is None else codes[data.keep]
 
 
 def _automatic(outcome: Outcome) -> str:
@@ -304,7 +319,7 @@ def _fit(
     if searched or (isinstance(start, str) and start == "s"):
         chi = _s_loss(s_loss, problem.loss)
         s_fit = _s_step(problem, chi, rng)
-    x, name = _start(problem, start, s_fit, rng)
+    x, name = _start(problem, start, s_fit, rng, bar)
     if s_fit is not None and s_fit.scale == 0.0:
         exact = settled(problem.data, State(s_fit.x, 0.0, 0, Status.EXACT_FIT))
         rule = _problem.fixed_scale("s", 0.0)
@@ -317,7 +332,7 @@ def _fit(
 
 
 def _start(
-    problem: Problem, start: Any, s_fit: SFit | None, rng: np.random.Generator
+    problem: Problem, start: Any, s_fit: SFit | None, rng: np.random.Generator, bar: Bar
 ) -> tuple[Array, str]:
     """Return the first x, within the bounds, and the name of the start."""
     data = problem.data
@@ -344,7 +359,8 @@ def _start(
                 data.A, data.row_weights, problem.residuals(x), x=x, low=low, high=high
             ).d
         )
-    return x if problem.bounds is None else np.clip(x, *problem.bounds), start
+    x = x if problem.bounds is None else np.clip(x, *problem.bounds)
+    return graduated(problem, x, bar) if start == "gnc" else x, start
 
 
 def _scaled(estimate: Callable[[Array, Array, Array], Array], data: Data) -> Array:
@@ -374,7 +390,7 @@ def _s_step(problem: Problem, s_loss: Loss, rng: np.random.Generator) -> SFit:
     b = data.b if unit else data.b * data.inv_sd
     counted = not np.all(data.freq == 1.0)
 
-    def search(rows: NDArray[np.bool_] | slice) -> SFit:
+    def search(rows: NDArray[np.intp] | slice) -> SFit:
         freq = data.freq[rows] if counted else None
         return s_estimate(A[rows], b[rows], s_loss, freq=freq, rng=rng, breakdown=0.5)
 
@@ -394,7 +410,7 @@ def _mm(
     """Return the M-estimate at the S-scale, or at the design-adaptive scale after it."""
 
     def solve(inner: Problem, start: Array) -> State:
-        return iterate_fixed(inner, start, bar)
+        return iterate(inner, start, bar)
 
     m_problem = replace(problem, rule=_problem.fixed_scale("s", s_fit.scale))
     state = solve(m_problem, x)
@@ -403,34 +419,36 @@ def _mm(
     if not guarded or state.status is not Status.CONVERGED:
         return Outcome(m_problem, state, name, "", s_fit, s_loss)
     verdict = _guard.watch(m_problem, s_fit, s_loss, state, solve)
-    if scale == "d" and verdict.state.status is Status.CONVERGED:
-        verdict = _guard.with_scale(m_problem, s_fit, s_loss, verdict, solve, _design_scale)
-    final = replace(
-        m_problem, loss=verdict.loss, rule=_problem.fixed_scale(scale, verdict.state.scale)
-    )
-    outcome = Outcome(final, verdict.state, name, "", s_fit, s_loss, tau=verdict.tau)
+    if verdict.state.status is Status.CONVERGED:
+        verdict = (
+            _guard.with_scale(m_problem, s_fit, s_loss, verdict, solve, _design_scale)
+            if scale == "d"
+            else _guard.held(m_problem, s_fit, s_loss, verdict, solve)
+        )
+    final, used = verdict.state, verdict.loss
+    if fixed and verdict.kept is not None:
+        # The caller's constant is kept, and the fit that it leads to.
+        final, used = verdict.asked, problem.loss
+    ended = replace(m_problem, loss=used, rule=_problem.fixed_scale(scale, final.scale))
+    outcome = Outcome(ended, final, name, "", s_fit, s_loss, tau=verdict.tau)
     if verdict.state.status is not Status.CONVERGED:
         return outcome
-    if verdict.kept is not None and fixed:
-        # The caller's constant is kept, and the fit that it leads to.
-        asked = replace(m_problem, rule=_problem.fixed_scale(scale, verdict.asked.scale))
-        left = replace(verdict.asked, status=Status.LEFT_BASIN)
-        return replace(outcome, problem=asked, state=left, note=_guard.describe(verdict, fixed))
-    if verdict.kept is not None:
-        low = verdict.kept < _guard.LOWEST
-        status = Status.NO_MAJORITY if low else Status.EFFICIENCY_LOWERED
-        lowered = replace(verdict.state, status=status)
-        return replace(outcome, state=lowered, note=_guard.describe(verdict, fixed))
-    rivals = _guard.rivals(final, s_fit)
-    if rivals:
-        divided = replace(verdict.state, status=Status.NO_MAJORITY)
-        return replace(outcome, state=divided, note=rivals)
-    return outcome
+    divided = _guard.rivals(m_problem, s_fit, s_loss)
+    if divided:
+        return replace(outcome, state=replace(final, status=Status.NO_MAJORITY), note=divided)
+    if verdict.kept is None:
+        return outcome
+    low = verdict.kept < _guard.LOWEST and verdict.inflation is None
+    lowered = Status.NO_MAJORITY if low else Status.EFFICIENCY_LOWERED
+    status = Status.LEFT_BASIN if fixed else lowered
+    note = _guard.describe(verdict, fixed)
+    return replace(outcome, state=replace(final, status=status), note=note)
 
 
 def _tau(problem: Problem, s_fit: SFit, s_loss: Loss, name: str, bar: Bar) -> Outcome:
     """Return the tau-estimate whose efficiency is that of the loss."""
-    _, outer = scales.tau_losses(problem.loss, efficiency=problem.loss.efficiency())
+    efficiency = problem.loss.efficiency()
+    _, outer = scales.tau_losses(problem.loss, inner=s_loss, efficiency=efficiency)
     return Outcome(*tau_fit(problem, s_fit, s_loss, outer, bar), name, "", s_fit, s_loss)
 
 

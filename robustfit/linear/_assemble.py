@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import warnings
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +11,7 @@ from numpy.typing import NDArray
 from robustfit import covariance
 from robustfit.exceptions import BasinWarning, ConvergenceWarning, RankWarning
 from robustfit.linear._iterate import exact_rows
-from robustfit.linear._problem import Array, Problem, State, row_leverage
+from robustfit.linear._problem import Array, Problem, State
 from robustfit.losses import Loss
 from robustfit.result import FitResult, Search, Status
 from robustfit.starts import SFit
@@ -61,9 +60,8 @@ def assemble(outcome: Outcome) -> FitResult:
     problem, state = outcome.problem, outcome.state
     data, loss, unit = problem.data, problem.loss, problem.data.unit
     resid = problem.residuals(state.x)
-    weights, cost, scale = _weights(problem, state, resid)
+    weights, scale = _weights(problem, state, resid)
     status = _status(problem, state, weights)
-    leverage = row_leverage(data)
     stage = None
     if outcome.s_fit is not None and outcome.s_loss is not None:
         stage = covariance.SStage(
@@ -78,7 +76,6 @@ def assemble(outcome: Outcome) -> FitResult:
         resid=resid,
         freq=data.freq,
         inv_sd=data.inv_sd,
-        leverage=leverage,
         adjusted=isinstance(problem.adjust, np.ndarray),
         loss=loss,
         scale=scale,
@@ -87,26 +84,16 @@ def assemble(outcome: Outcome) -> FitResult:
         tau=outcome.tau,
         root_weights=None if loss.convex else data.row_weights * weights,
     )
-    # Overflow and underflow of squared units are harmless: `bse` does not go through them.
-    with np.errstate(over="ignore", under="ignore"):
-        unit_cov = data.expand_cov(_covariance(fitted, status, weights, outcome.cov_type))
-        cov = unit_cov * unit * unit
-        bse = np.sqrt(np.maximum(np.diagonal(unit_cov), 0.0)) * unit
     return FitResult(
         x=data.expand(state.x),
         scale=scale * unit,
         weights=data.spread(weights),
         resid=data.spread(resid * unit),
-        fittedvalues=data.spread((data.b - resid) * unit),
-        leverage=data.spread(leverage),
-        cov=cov,
-        bse=bse,
         cov_type=outcome.cov_type,
         loss=loss,
         status=status,
         message=_message(outcome, status),
         nit=state.nit,
-        cost=cost * unit * unit,
         rank=data.rank or data.A.shape[1],
         nobs=data.nobs,
         df_resid=fitted.df_resid,
@@ -114,19 +101,18 @@ def assemble(outcome: Outcome) -> FitResult:
         scale_rule=problem.rule.name,
         search=_search(outcome),
         names=data.names,
-        _fitted=_in_units(fitted, unit),
+        _inner=fitted,
         _data=data,
     )
 
 
-def _weights(problem: Problem, state: State, resid: Array) -> tuple[Array, float, float]:
-    """Return robustness weights, objective and scale at the solution."""
+def _weights(problem: Problem, state: State, resid: Array) -> tuple[Array, float]:
+    """Return robustness weights and scale at the solution."""
     if state.status is Status.EXACT_FIT:
-        return exact_rows(problem.data, state.x, resid).astype(np.float64), 0.0, 0.0
+        return exact_rows(problem.data, state.x, resid).astype(np.float64), 0.0
     if not state.scale > 0.0:
-        return np.zeros(len(resid)), math.nan, state.scale
-    u = problem.standardise(resid) / state.scale
-    return np.asarray(problem.loss.weight(u)), problem.cost(u, state.scale), state.scale
+        return np.zeros(len(resid)), state.scale
+    return np.asarray(problem.loss.weight(problem.standardise(resid) / state.scale)), state.scale
 
 
 def _status(problem: Problem, state: State, weights: Array) -> Status:
@@ -150,16 +136,6 @@ def _determined(problem: Problem, weights: Array) -> bool:
     return square > 0.0 and total * total >= need * square * (1.0 - 1e-12)
 
 
-def _covariance(fitted: covariance.Fitted, status: Status, weights: Array, cov_type: str) -> Array:
-    p = fitted.A.shape[1]
-    undetermined = status is Status.EXACT_FIT and not np.all(weights[fitted.freq > 0.0] == 1.0)
-    if status is Status.NO_WEIGHT or undetermined or fitted.df_resid <= 0.0:
-        return np.full((p, p), np.nan)
-    if status is Status.EXACT_FIT:
-        return np.zeros((p, p))
-    return covariance.covariance(fitted, cov_type)
-
-
 def _search(outcome: Outcome) -> Search | None:
     fit, data = outcome.s_fit, outcome.problem.data
     if fit is None:
@@ -171,13 +147,6 @@ def _search(outcome: Outcome) -> Search | None:
         candidates=fit.candidates,
         alternatives=tuple((data.expand(x), s * data.unit) for x, s in fit.alternatives),
     )
-
-
-def _in_units(fitted: covariance.Fitted, unit: float) -> covariance.Fitted:
-    stage = fitted.s_stage
-    if stage is not None:
-        stage = replace(stage, resid=stage.resid * unit, x=stage.x * unit, scale=stage.scale * unit)
-    return replace(fitted, resid=fitted.resid * unit, scale=fitted.scale * unit, s_stage=stage)
 
 
 def _message(outcome: Outcome, status: Status) -> str:

@@ -21,10 +21,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import special
 
-from robustfit import linalg
+from robustfit import _kernels, linalg
 from robustfit import scale as scales
+from robustfit._kernels import LARGE_ELEMENTS
 from robustfit.compare import difference_variance
 from robustfit.linear._problem import Array, Problem, State, fixed_scale
 from robustfit.losses import Loss, get_loss
@@ -44,10 +45,19 @@ JUMP_RATIO = 1.03
 HALVINGS = 4
 # Two losses that hardly differ do not make every step a jump.
 SMALLEST_VARIANCE = 0.02
-# Two fits are rivals if their S-scales are this close and they share so few of their rows.
-RIVAL_RATIO = 1.25
+# Drift is looked for where the S-estimate leaves out this share of the rows; skewed errors are
+# below it.
+DRIFT_SHARE = 0.25
+# Two fits are rivals if they share so few of their rows and their S-scales are this close, or
+# the second holds more than this share of all rows within 2.5 scales of its own, and more than
+# this share of those within one, where normal errors have 69 % and a loose crowd has fewer.
 RIVAL_OVERLAP = 0.5
-RIVAL_SHARE = 0.35
+RIVAL_RATIO = 1.25
+RIVAL_MAJORITY = 0.5
+RIVAL_CORE = 0.5
+# A rival is looked for where the S-estimate leaves out this share of the rows, among so many.
+RIVAL_SHARE = 0.15
+RIVAL_ROWS = 2000
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +78,9 @@ class Verdict:
         M-scale of the fit that was asked for over the S-scale.
     tau : ndarray of shape (n,) or None
         Factors of the design-adaptive scale, where that is the scale of `state`.
+    inflation : float or None
+        S-scale over the scale of the rows that the S-estimate does not leave out, where the fit
+        with a higher efficiency than `kept` drifted because of it.
     """
 
     state: State
@@ -76,6 +89,7 @@ class Verdict:
     kept: float | None
     ratio: float
     tau: Array | None = None
+    inflation: float | None = None
 
 
 def watch(problem: Problem, s_fit: SFit, s_loss: Loss, state: State, solve: Solve) -> Verdict:
@@ -176,13 +190,56 @@ def with_scale(
         verdict = Verdict(state, loss, asked, lower[-1], ratio)
 
 
+def held(problem: Problem, s_fit: SFit, s_loss: Loss, verdict: Verdict, solve: Solve) -> Verdict:
+    """Return the fit of the highest efficiency that does not drift from the S-estimate.
+
+    With many bad rows the S-scale is several times that of the good ones, and the M-step gives
+    weight to rows that are just as many scales away. It need not jump: it can move to them.
+    Among the good rows the two estimates are almost equally efficient, as both reject few of
+    them, so that by their scale the two fits should almost be one.
+    """
+    data = problem.data
+    core = _within(np.abs(problem.residuals(s_fit.x)) * data.inv_sd, s_fit.scale)
+    left_out = min(1.0 - float(data.freq @ core) / data.nobs, 0.49)
+    divided = verdict.kept is not None and verdict.kept < LOWEST
+    if divided or left_out < DRIFT_SHARE:
+        return verdict
+    # The others have the rest of the level of the equation of the S-scale.
+    others = get_loss(s_loss, breakdown=(0.5 - left_out) / (1.0 - left_out))
+    inflation = others.c / s_loss.c
+    inner = s_fit.scale / inflation
+
+    def drifted(x: Array, loss: Loss) -> bool:
+        # At the inner scale, these are the losses that the S-scale makes.
+        before, after = (replace(f, c=f.c * inflation) for f in (s_loss, loss))
+        return _excess(problem, (s_fit.x, before), (x, after), inner) > 1.0
+
+    if not drifted(verdict.state.x, verdict.loss):
+        return verdict
+    state = verdict.state
+    for efficiency in reversed([e for e in LADDER if e < verdict.loss.efficiency() - 1e-9]):
+        loss = get_loss(problem.loss, efficiency=efficiency)
+        state = solve(replace(problem, loss=loss), s_fit.x)
+        if state.status is not Status.CONVERGED or not drifted(state.x, loss):
+            break
+    else:
+        state, loss, efficiency = replace(state, x=s_fit.x), s_loss, s_loss.efficiency()
+    return replace(verdict, state=state, loss=loss, kept=efficiency, inflation=inflation)
+
+
 def describe(verdict: Verdict, fixed: bool) -> str:
     """Return what happened, in words and numbers."""
     c, kept = verdict.loss.c, 100.0 * (verdict.kept or 0.0)
-    left = (
-        "the fit with the constant asked for left the solution that the S-estimate found "
-        f"(M-scale {verdict.ratio:.2f} times the S-scale)"
-    )
+    if verdict.inflation is not None:
+        left = (
+            "the fit with the constant asked for drifted from the S-estimate towards rows that "
+            f"this leaves out (S-scale {verdict.inflation:.1f} times that of the others)"
+        )
+    else:
+        left = (
+            "the fit with the constant asked for left the solution that the S-estimate found "
+            f"(M-scale {verdict.ratio:.2f} times the S-scale)"
+        )
     if fixed:
         return (
             f"{left}; it is kept because c or efficiency was given, {kept:.0f} % (c={c:.5g}) stays"
@@ -194,88 +251,136 @@ def with_rival(
     problem: Problem,
     s_fit: SFit,
     s_loss: Loss,
-    search: Callable[[NDArray[np.bool_]], SFit],
+    search: Callable[[NDArray[np.intp]], SFit],
 ) -> SFit:
     """Return the S-estimate with the one of the rows it leaves out among its alternatives.
 
     The search refines the best candidates only, and all of them may lead to one solution.
     Where the left-out rows are many and agree with each other, theirs is the rival.
     """
-    data = problem.data
-    rest = ~_core(problem, s_fit.x, s_fit.scale)
-    if s_fit.scale == 0.0 or float(data.freq @ rest) < RIVAL_SHARE * data.nobs:
+    rest = _left_out(problem, s_fit)
+    if len(rest) == 0:
         return s_fit
+    data = problem.data
     if linalg.row_space(data.A[rest], data.row_weights[rest]) is not None:
         return s_fit
     x = search(rest).x
     scale = m_scale(problem, x, s_loss)
-    if not scale < RIVAL_RATIO * s_fit.scale:
+    added = replace(s_fit, alternatives=((x, scale),))
+    if not rivals(problem, added, s_loss):
         return s_fit
     found = sorted([*s_fit.alternatives, (x, scale)], key=lambda fit: fit[1])
     return replace(s_fit, alternatives=tuple(found))
 
 
-def rivals(problem: Problem, s_fit: SFit) -> str:
-    """Return a warning if another fit explains as many rows about as well, else nothing."""
-    data = problem.data
-    core = _core(problem, s_fit.x, s_fit.scale)
+def rivals(problem: Problem, s_fit: SFit, s_loss: Loss) -> str:
+    """Return a warning if another fit explains other rows about as well, else nothing."""
+    data, rest = problem.data, _left_out(problem, s_fit)
+    t = np.abs(problem.residuals(s_fit.x)) * data.inv_sd
     for x, scale in s_fit.alternatives:
-        other = _core(problem, x, scale)
-        shared = float(data.freq @ (core & other))
-        smaller = min(float(data.freq @ core), float(data.freq @ other))
-        if scale < RIVAL_RATIO * s_fit.scale and shared < RIVAL_OVERLAP * smaller:
+        other = np.abs(problem.residuals(x)) * data.inv_sd
+        core, rows = _within(t, s_fit.scale), _within(other, scale)
+        if scale < RIVAL_RATIO * s_fit.scale and _overlap(data.freq, core, rows) < RIVAL_OVERLAP:
             return (
                 f"another fit with S-scale {scale / s_fit.scale:.3f} times the best explains "
-                f"{100.0 * other.mean():.0f} % of the rows, {100.0 * shared / smaller:.0f} % of "
+                f"{_percent(data.freq, rows)}, {100.0 * _overlap(data.freq, core, rows):.0f} % of "
                 "them in common; see fit.alternatives"
+            )
+        own = _own_scale(problem, other, rest, s_loss)
+        # At its own scale, where that is the smaller one, the first fit holds fewer rows.
+        core, rows = _within(t, min(s_fit.scale, own)), _within(other, own)
+        count, near = float(data.freq @ rows), float(data.freq @ (other < own))
+        majority = count > RIVAL_MAJORITY * data.nobs and near > RIVAL_CORE * count
+        if majority and _overlap(data.freq, core, rows) < RIVAL_OVERLAP:
+            return (
+                "the rows that the S-estimate leaves out have a fit of their own, with scale "
+                f"{own * data.unit:.4g}, that explains {_percent(data.freq, rows)}; see "
+                "fit.alternatives"
             )
     return ""
 
 
-def _core(problem: Problem, x: Array, scale: float) -> NDArray[np.bool_]:
-    t = problem.residuals(x) * problem.data.inv_sd
-    return np.asarray(np.abs(t) < 2.5 * scale)
+def _left_out(problem: Problem, s_fit: SFit) -> NDArray[np.intp]:
+    """Return up to `RIVAL_ROWS` rows that the S-estimate leaves out, none if they are few."""
+    data = problem.data
+    t = np.abs(problem.residuals(s_fit.x)) * data.inv_sd
+    rest = ~_within(t, s_fit.scale)
+    rows = np.flatnonzero(rest & (data.freq > 0.0))
+    few = float(data.freq @ rest) < RIVAL_SHARE * data.nobs or len(rows) <= 2 * data.A.shape[1]
+    if s_fit.scale == 0.0 or few:
+        return np.zeros(0, dtype=np.intp)
+    return rows[:: -(-len(rows) // RIVAL_ROWS)]
+
+
+def _own_scale(problem: Problem, t: Array, rows: NDArray[np.intp], s_loss: Loss) -> float:
+    """Return the M-scale of some of the standardised residuals, 0 for too few."""
+    freq, p = problem.data.freq[rows], problem.data.A.shape[1]
+    if not np.sum(freq) > p:
+        return 0.0
+    return float(scales.m_scale(t[rows], loss=s_loss, breakdown=0.5, ddof=p, weights=freq))
+
+
+def _within(t: Array, scale: float) -> NDArray[np.bool_]:
+    return np.asarray(t < 2.5 * scale)
+
+
+def _overlap(freq: Array, core: NDArray[np.bool_], rows: NDArray[np.bool_]) -> float:
+    """Return the share of the smaller set that is in both."""
+    smaller = min(float(freq @ core), float(freq @ rows))
+    return float(freq @ (core & rows)) / smaller if smaller > 0.0 else 1.0
+
+
+def _percent(freq: Array, rows: NDArray[np.bool_]) -> str:
+    return f"{100.0 * float(freq @ rows) / float(np.sum(freq)):.0f} % of the rows"
 
 
 def m_scale(problem: Problem, x: Array, s_loss: Loss) -> float:
     """Return the M-scale of the residuals at x, as the S-estimate measures it."""
     data = problem.data
     t = problem.residuals(x) * data.inv_sd
-    return float(
-        scales.m_scale(t, loss=s_loss, breakdown=0.5, ddof=data.A.shape[1], weights=data.freq)
-    )
+    if len(t) <= LARGE_ELEMENTS:
+        return float(
+            scales.m_scale(t, loss=s_loss, breakdown=0.5, ddof=data.A.shape[1], weights=data.freq)
+        )
+    start = float(scales.mad(t[:: len(t) // RIVAL_ROWS], center=0.0))
+    goal = 0.5 * (data.nobs - data.A.shape[1]) * s_loss.sup
+    return _kernels.m_scale(t, start or data.size, goal, s_loss, data.freq)
 
 
 def _worse(problem: Problem, s_fit: SFit, s_loss: Loss, state: State) -> bool:
     """Tell whether the M-scale is more than `JUMP_RATIO` times the S-scale, in one pass."""
     data = problem.data
-    u = problem.residuals(state.x) * data.inv_sd / (JUMP_RATIO * s_fit.scale)
-    df = data.nobs - data.A.shape[1]
-    return bool(float(data.freq @ s_loss.rho(u)) > 0.5 * df * s_loss.sup)
+    t = problem.residuals(state.x) * data.inv_sd
+    rho, _ = _kernels.rho_sums(t, JUMP_RATIO * s_fit.scale, s_loss, data.freq)
+    return bool(rho > 0.5 * (data.nobs - data.A.shape[1]) * s_loss.sup)
 
 
 def _suspicious(problem: Problem, s_loss: Loss, ratio: float) -> bool:
     p = problem.data.A.shape[1]
     statistic = 2.0 * (problem.data.nobs - p) * np.log(max(ratio, 1.0))
     spread = difference_variance(s_loss, problem.loss)
-    return bool(statistic > spread * stats.chi2.isf(SUSPICION_LEVEL, p))
+    return bool(statistic > spread * special.chdtri(p, SUSPICION_LEVEL))
 
 
 def _jumped(
     problem: Problem, s_loss: Loss, before: tuple[Array, Loss], after: tuple[Array, Loss]
 ) -> bool:
     """Tell whether the second fit is farther from the first than estimates of one basin are."""
-    data, scale = problem.data, problem.rule.estimate(np.zeros(1))
-    (x0, loss0), (x1, loss1) = before, after
+    if _excess(problem, before, after, problem.rule.estimate(np.zeros(1))) <= 1.0:
+        return False
+    return m_scale(problem, after[0], s_loss) > JUMP_RATIO * m_scale(problem, before[0], s_loss)
+
+
+def _excess(
+    problem: Problem, before: tuple[Array, Loss], after: tuple[Array, Loss], scale: float
+) -> float:
+    """Return the squared distance of two fits over the largest of two estimates of one basin."""
+    data, p = problem.data, problem.data.A.shape[1]
     # Rows that only one of the fits rejects would count for that fit alone.
     w = data.freq.copy()
     for x, loss in (before, after):
         w *= loss.weight(problem.standardise(problem.residuals(x)) / scale)
-    moved = (data.A @ (x1 - x0)) * data.inv_sd / scale
-    distance = float(w @ moved**2)
-    p = data.A.shape[1]
-    spread = max(difference_variance(loss0, loss1), SMALLEST_VARIANCE)
-    limit = spread * stats.chi2.isf(JUMP_LEVEL, p)
-    if distance <= limit * data.nobs / max(data.nobs - p, 1.0):
-        return False
-    return m_scale(problem, x1, s_loss) > JUMP_RATIO * m_scale(problem, x0, s_loss)
+    moved = (data.A @ (after[0] - before[0])) * data.inv_sd / scale
+    spread = max(difference_variance(before[1], after[1]), SMALLEST_VARIANCE)
+    limit = spread * special.chdtri(p, JUMP_LEVEL) * data.nobs / max(data.nobs - p, 1.0)
+    return float(w @ moved**2 / limit)

@@ -6,143 +6,137 @@ import math
 from dataclasses import replace
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy.optimize import OptimizeResult
 
 from robustfit import linalg
 from robustfit._inputs import Data
+from robustfit._kernels import RowSums, Sums
 from robustfit._progress import Bar
 from robustfit.linear._problem import Array, Problem, State
 from robustfit.losses import Linear
 from robustfit.result import Status
-from robustfit.starts import row_sums
 
 # A step shorter than this many standard errors is near enough to the solution for Newton
 # and Anderson steps: farther out they could carry a redescender into another basin.
 _NEAR = 1e-2
+# Newton steps that are shorter than this and no longer shrink are rounding.
+_SETTLED = 1e-7
 _ANDERSON_DEPTH = 5
 
 
 def iterate(problem: Problem, x: Array, bar: Bar) -> State:
     """Reweight and solve from x until the distance to the solution is below `tol`."""
-    data, loss, rule = problem.data, problem.loss, problem.rule
+    data, rule = problem.data, problem.rule
     resid = problem.residuals(x)
     scale = rule.estimate(problem.standardise(resid))
-    if isinstance(loss, Linear) or np.all(resid == 0.0):
+    if isinstance(problem.loss, Linear) or np.all(resid == 0.0):
         state = State(x, scale, 0, Status.CONVERGED)
         return settled(data, state) if exactly_fitted(data, x, resid) else state
-    memory, newton = Anderson(data), _Newton(problem)
+    solver, memory = _Solver(problem), Anderson(data)
     ratio, previous = 0.0, math.inf
     state = State(x, scale, 0, Status.MAXITER, math.inf)
     for nit in range(1, problem.maxiter + 1):
-        if scale <= 1e-8 * data.size and exactly_fitted(data, x, resid):
+        if scale <= 1e-8 * data.size and exactly_fitted(data, x, data.b - data.A @ x):
             return settled(data, replace(state, x=x))
         if not scale > 0.0:
             return replace(state, status=Status.NO_WEIGHT)
-        u = problem.standardise(resid) / scale
-        w = data.row_weights * loss.weight(u)
-        plain = _plain_step(problem, x, resid, w)
+        x, plain = solver.step(x, scale)
         if plain.rank < len(x):
             return replace(state, status=Status.NO_WEIGHT)
         step = plain.norm / scale
         near = step < _NEAR
         if nit > 1 and not near:
             ratio = min(step / previous, 0.999)
-        previous = step
-        d = plain.d
-        if near and problem.bounds is None:
-            d = newton.next(x, u, scale, plain) if rule.fixed else memory.next(x, d)
+        settling = solver.newton and previous < _NEAR and 0.5 * previous <= step < _SETTLED
+        previous, d = step, plain.d
+        if near and problem.bounds is None and not rule.fixed:
+            d = memory.next(x, d)
         x = x + d
-        resid = data.b - data.A @ x
         if not rule.fixed:
-            scale = rule.estimate(problem.standardise(resid))
+            scale = rule.estimate(problem.standardise(problem.residuals(x)))
         # A scale that collapses is on its way to an exact fit.
         near = near and scale > 0.5 * state.scale
         state = State(x, scale, nit, Status.MAXITER, step)
         bar.update()
         if problem.callback is not None and not report(problem, state):
             return replace(state, status=Status.CANCELLED)
-        if near and converged(problem, state, ratio):
+        if settling or (near and converged(problem, state, 0.0 if solver.newton else ratio)):
             return replace(state, status=Status.CONVERGED)
+        solver.newton = near and rule.fixed and problem.bounds is None
     return state
 
 
-def iterate_fixed(problem: Problem, x: Array, bar: Bar) -> State:
-    """Do as `iterate` at a fixed scale, with one compiled pass over the rows a step.
+class _Solver:
+    """Solves for steps: by reweighting, and by Newton's method as long as that is asked for.
 
-    For many rows and no option that changes the residuals; anything else, and a design that
-    is nearly singular, goes to `iterate`.
+    A Newton step that raised the objective is taken back at the next call, which returns a step
+    by reweighting from where it began; that cannot raise it.
     """
-    data, scale = problem.data, problem.rule.estimate(np.zeros(1))
-    plain = problem.ridge is None and problem.bounds is None and problem.solver == "auto"
-    if not (plain and np.ndim(problem.adjust) == 0 and np.all(data.inv_sd == 1.0)):
-        return iterate(problem, x, bar)
-    sums = row_sums(data.A, data.b, data.freq, problem.loss)
-    if sums is None:
-        return iterate(problem, x, bar)
-    newton, before, start, last = False, math.inf, x, math.inf
-    state = State(x, scale, 0, Status.MAXITER, math.inf)
-    for nit in range(1, problem.maxiter + 1):
-        cost, _, G, g = sums(x, scale, newton)
-        if newton and cost > before * (1.0 + 1e-14):
-            # The last step raised the objective: back, and by reweighting from there.
-            x, newton = start, False
-            cost, _, G, g = sums(x, scale, newton)
-        d = linalg.solve_gram(G, g)
-        if d is None:
-            return iterate(problem, start, bar)
-        step = math.sqrt(max(float(d @ g), 0.0)) / scale
-        start, before, x = x, cost, x + d
-        state = State(x, scale, nit, Status.MAXITER, step)
-        bar.update()
-        if problem.callback is not None and not report(problem, state):
-            return replace(state, status=Status.CANCELLED)
-        stalled = _NEAR * _NEAR > step >= 0.5 * last
-        if stalled or converged(problem, state, 0.0):
-            return replace(state, status=Status.CONVERGED)
-        newton, last = step < _NEAR, step if newton else math.inf
-    return state
-
-
-def _plain_step(problem: Problem, x: Array, resid: Array, w: Array) -> linalg.Step:
-    """Return the step of iteratively reweighted least squares."""
-    A = problem.data.A
-    if problem.bounds is not None:
-        low, high = problem.bounds
-        return linalg.bounded_step(A, w, resid, x=x, low=low, high=high)
-    return linalg.weighted_step(A, w, resid, x=x, ridge=problem.ridge, solver=problem.solver)
-
-
-class _Newton:
-    """Newton steps at a fixed scale, as long as they do not raise the objective."""
 
     def __init__(self, problem: Problem) -> None:
+        data = problem.data
         self.problem = problem
-        self.cost = math.inf
+        self.sums = RowSums(
+            data.A,
+            data.b,
+            problem.loss,
+            _unless_one(data.freq / np.square(problem.adjust)),
+            _unless_one(data.inv_sd * problem.adjust),
+            _unless_one(data.row_weights),
+        )
+        self.newton = False
+        # Where the last Newton step began, and the objective there; None after any other step.
+        self.origin: tuple[Array, float] | None = None
 
-    def next(self, x: Array, u: Array, scale: float, plain: linalg.Step) -> Array:
-        """Return the step to take from x, where the standardised residuals are u."""
-        problem, data = self.problem, self.problem.data
-        G, _ = linalg.gram(data.A, data.row_weights * problem.loss.dpsi(u), u)
-        if problem.ridge is not None:
-            G[np.diag_indices_from(G)] += problem.ridge
-        d = linalg.solve_gram(G, plain.gradient)
-        if d is None:
-            self.cost = math.inf
-            return plain.d
-        before = self.cost if self.cost < math.inf else self._objective(x, scale)
-        self.cost = self._objective(x + d, scale)
-        # At the solution they agree to rounding, and the Newton step is the better one.
-        if self.cost <= before * (1.0 + 1e-14):
-            return d
-        self.cost = math.inf
-        return plain.d
-
-    def _objective(self, x: Array, scale: float) -> float:
+    def step(self, x: Array, scale: float) -> tuple[Array, linalg.Step]:
+        """Return where to step from, x unless that is taken back, and the step."""
         problem = self.problem
-        u = problem.standardise(problem.residuals(x)) / scale
-        penalty = 0.0 if problem.ridge is None else 0.5 * float(problem.ridge @ x**2)
-        return problem.cost(u, scale) + penalty
+        if problem.bounds is not None:
+            w, resid = self._weighted(x, scale)
+            low, high = problem.bounds
+            return x, linalg.bounded_step(problem.data.A, w, resid, x=x, low=low, high=high)
+        sums, cost = self._at(x, scale)
+        # At the solution they agree to rounding.
+        if self.origin is not None and cost > self.origin[1] * (1.0 + 1e-14):
+            x, self.newton = self.origin[0], False
+            sums, cost = self._at(x, scale)
+        self.origin = None
+        d = linalg.solve_gram(sums.gram, sums.gradient)
+        if d is None and self.newton:
+            self.newton = False
+            sums, cost = self._at(x, scale)
+            d = linalg.solve_gram(sums.gram, sums.gradient)
+        if d is None or (problem.solver == "qr" and not self.newton):
+            w, resid = self._weighted(x, scale)
+            return x, linalg.weighted_step(
+                problem.data.A, w, resid, x=x, ridge=problem.ridge, solver=problem.solver
+            )
+        if self.newton:
+            self.origin = x, cost
+        norm = math.sqrt(max(float(d @ sums.gradient), 0.0))
+        return x, linalg.Step(d, norm, len(d), sums.gradient)
+
+    def _at(self, x: Array, scale: float) -> tuple[Sums, float]:
+        """Return the sums with the penalty, and the objective."""
+        ridge, sums = self.problem.ridge, self.sums(x, scale, self.newton)
+        cost = sums.rho * scale * scale
+        if ridge is None:
+            return sums, cost
+        G = sums.gram + np.diag(ridge)
+        penalised = sums._replace(gram=G, gradient=sums.gradient - ridge * x)
+        return penalised, cost + 0.5 * float(ridge @ x**2)
+
+    def _weighted(self, x: Array, scale: float) -> tuple[Array, Array]:
+        """Return the weight of each row in the normal equations, and the residuals."""
+        problem = self.problem
+        resid = problem.residuals(x)
+        u = problem.standardise(resid) / scale
+        return problem.data.row_weights * problem.loss.weight(u), resid
+
+
+def _unless_one(values: Array) -> Array | None:
+    return None if np.all(values == 1.0) else values
 
 
 class Anderson:
@@ -184,13 +178,22 @@ def converged(problem: Problem, state: State, ratio: float) -> bool:
     if state.step > _NEAR * _NEAR:
         return False
     data, x = problem.data, state.x
+    bound = float(np.max(data.inv_sd)) * (float(data.largest @ np.abs(x)) + data.size)
+    if state.step * state.scale > _rounding(data, bound):
+        return False
     u = problem.standardise(problem.residuals(x)) / state.scale
     # A row without weight is not rounded into anything.
     w = np.where(data.freq > 0.0, problem.loss.weight(u), 0.0)
     size = float(np.max(w * data.inv_sd * (np.abs(data.A) @ np.abs(x) + np.abs(data.b))))
-    # Rounding of x moves all rows together, that of each residual its own.
-    rounding = linalg.EPS * size * (4.0 * math.sqrt(len(x)) + math.sqrt(data.nobs))
-    return state.step * state.scale <= rounding <= _NEAR * state.scale
+    return state.step * state.scale <= _rounding(data, size) <= _NEAR * state.scale
+
+
+def _rounding(data: Data, size: float) -> float:
+    """Return the length of a step that rounding of residuals of this size makes.
+
+    Rounding of x moves all rows together, that of each residual its own.
+    """
+    return linalg.EPS * size * (4.0 * math.sqrt(data.A.shape[1]) + math.sqrt(data.nobs))
 
 
 def settled(data: Data, state: State) -> State:
@@ -224,7 +227,7 @@ def report(problem: Problem, state: State) -> bool:
     """Call the callback; False if it asks to stop."""
     assert problem.callback is not None
     unit = problem.data.unit
-    intermediate = OptimizeResult(
+    intermediate = scipy.optimize.OptimizeResult(
         x=problem.data.expand(state.x),
         scale=state.scale * unit,
         nit=state.nit,

@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.optimize import OptimizeResult
 
 from robustfit import covariance, linalg
 from robustfit import scale as scales
+from robustfit._checks import known, nonnegative, positive, real
 from robustfit._inputs import Data
 from robustfit.losses import Linear, Loss
 from robustfit.result import Status
 
 Array = NDArray[np.float64]
-Callback = Callable[[OptimizeResult], object]
+Callback = Callable[[Any], object]
 
-STARTS = ("auto", "ols", "lad", "s", "lts")
+STARTS = ("auto", "ols", "gnc", "lad", "s", "lts")
 SCALES = ("auto", "s", "d", "tau", "mad", "mad-fixed", "huber", "matlab", "std")
 # The scales that follow from an S-estimate.
 S_SCALES = ("s", "d", "tau")
@@ -80,11 +80,6 @@ class Problem:
         """Return the residuals that the scale and the loss see."""
         return resid * (self.data.inv_sd * self.adjust)
 
-    def cost(self, u: Array, scale: float) -> float:
-        """Return the objective at standardised residuals u."""
-        rho = np.sum(self.data.freq / np.square(self.adjust) * self.loss.rho(u))
-        return float(rho) * scale * scale
-
 
 @dataclass(frozen=True, slots=True)
 class State:
@@ -95,37 +90,6 @@ class State:
     nit: int
     status: Status
     step: float = 0.0
-
-
-def known(value: Any, name: str, allowed: tuple[str, ...]) -> str:
-    """Return `value` if it is one of the allowed words."""
-    if not isinstance(value, str) or value not in allowed:
-        raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {name}={value!r}")
-    return value
-
-
-def real(value: Any, name: str) -> float:
-    """Return `value` as a float if it is one number."""
-    try:
-        return float(value)
-    except (TypeError, ValueError) as error:
-        raise TypeError(f"{name} must be a number, got {name}={value!r}") from error
-
-
-def nonnegative(value: float, name: str) -> float:
-    """Return `value` if it is a finite number of at least 0."""
-    number = real(value, name)
-    if not 0.0 <= number < math.inf:
-        raise ValueError(f"{name} must be a finite number of at least 0, got {name}={value!r}")
-    return number
-
-
-def whole(value: int, name: str) -> int:
-    """Return `value` if it is a whole number of at least 0."""
-    number = nonnegative(value, name)
-    if number != math.floor(number):
-        raise ValueError(f"{name} must be a whole number of at least 0, got {name}={value!r}")
-    return int(number)
 
 
 def inner_ridge(ridge: float, data: Data) -> Array | None:
@@ -176,16 +140,23 @@ def fixed_scale(name: str, value: float) -> ScaleRule:
 def scale_rule(scale: Any, loss: Loss, data: Data) -> ScaleRule:
     """Return the rule for a scale that needs no high-breakdown start."""
     if callable(scale):
-        return ScaleRule("callable", lambda t: float(scale(t * data.unit)) / data.unit)
+        return ScaleRule("callable", lambda t: _of_callable(scale(t * data.unit)) / data.unit)
     if not isinstance(scale, str):
-        value = real(scale, "scale")
-        if not 0.0 < value < math.inf:
-            raise ValueError(f"scale must be positive and finite, got scale={scale!r}")
-        return fixed_scale("given", value / data.unit)
+        return fixed_scale("given", positive(scale, "scale") / data.unit)
     name = known(scale, "scale", SCALES)
     if name == "auto":
         name = "std" if isinstance(loss, Linear) else "mad"
     return _NAMED[name](name, data)
+
+
+def _of_callable(value: Any) -> float:
+    """Return what a scale function of the caller's returned, if it can be a scale."""
+    number = real(value, "the value of scale")
+    if not 0.0 <= number < math.inf:
+        raise ValueError(
+            f"scale must return a finite number of at least 0, got {number!r} for finite residuals"
+        )
+    return number
 
 
 def _mad(name: str, data: Data) -> ScaleRule:
@@ -204,8 +175,6 @@ def _std(name: str, data: Data) -> ScaleRule:
 
 
 def _matlab(name: str, data: Data) -> ScaleRule:
-    if np.any(data.freq != np.round(data.freq)):
-        raise ValueError("scale='matlab' needs whole freq_weights: it counts residuals")
     p, floor = data.A.shape[1], 1e-6 * float(np.std(data.b)) or 1.0
     return ScaleRule(name, lambda t: max(covariance.matlab_scale(t, data.freq, p), floor))
 
@@ -216,6 +185,41 @@ _NAMED = {"mad": _mad, "mad-fixed": _mad, "huber": _huber, "std": _std, "matlab"
 def _counts(data: Data) -> Array | None:
     """Return the frequency weights, None where all are one: that is quicker."""
     return None if np.all(data.freq == 1.0) else data.freq
+
+
+def labels(names: Any) -> tuple[str, ...] | None:
+    """Return `names` as a tuple of text, None for None."""
+    if names is None:
+        return None
+    if isinstance(names, str | bytes) or not isinstance(names, Iterable):
+        raise TypeError(f"names must be a sequence of labels or None, got names={names!r}")
+    return tuple(str(name) for name in names)
+
+
+def clusters(groups: Any, data: Data, cov_type: str) -> NDArray[np.intp] | None:
+    """Return the cluster of each row that takes part, as a number; None without clusters."""
+    if cov_type != "cluster" and groups is not None:
+        raise ValueError(f"groups is for cov_type='cluster' alone, got cov_type={cov_type!r}")
+    if cov_type != "cluster":
+        return None
+    if groups is None:
+        raise ValueError("cov_type='cluster' needs groups, got groups=None")
+    given = np.asarray(groups)
+    if given.dtype.kind in "US":
+        # Beside text, NumPy takes numbers for text, too, and a missing value for "nan".
+        given = np.asarray(groups, dtype=object)
+    n = len(data.b) if data.keep is None else len(data.keep)
+    if given.shape != (n,):
+        raise ValueError(f"groups must have shape ({n},) like the rows of A, got {given.shape}")
+    given = given if data.keep is None else given[data.keep]
+    try:
+        missing = int(np.sum(given != given))
+        codes = np.unique(given, return_inverse=True)[1]
+    except TypeError as error:
+        raise TypeError(f"groups must be labels of one kind, none missing: {error}") from error
+    if missing > 0:
+        raise ValueError(f"groups must be a label for every row, but {missing} are NaN")
+    return np.asarray(codes, dtype=np.intp)
 
 
 def called(callback: Any) -> Callback | None:

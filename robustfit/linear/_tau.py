@@ -56,7 +56,7 @@ class Mixture(Loss):
         raise TypeError(f"a Mixture cannot be tuned, got {kind}={value!r}; tune its losses")
 
     @classmethod
-    def engine(cls, kind: Any) -> Any:
+    def engine(cls, kind: Any, *, exact: bool = True) -> Any:
         """Refuse: a mixture has no formula of its own."""
         raise TypeError(f"a Mixture has no compiled {kind}")
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-import numbers
 from collections.abc import Callable
 from typing import Any, ClassVar, Literal, Self, cast
 
@@ -18,7 +17,7 @@ import numpy as np
 from numba.extending import register_jitable
 from numpy.typing import ArrayLike, NDArray
 
-from robustfit import _scalar
+from robustfit import _checks, _scalar
 from robustfit._namespace import Torch, as_float, is_tensor
 from robustfit.losses import _compiled, _tuning
 
@@ -140,12 +139,8 @@ class Loss:
             value = getattr(self, field.name)
             if value is None and field.name == "c":
                 value = self.constant("efficiency", 0.95)
-            try:
-                object.__setattr__(self, field.name, float(value))
-            except (TypeError, ValueError) as error:
-                raise TypeError(f"{field.name} must be a number, got {value!r}") from error
-        if not 0.0 < self.c < math.inf:
-            raise ValueError(f"c must be positive and finite, got c={self.c!r}")
+            object.__setattr__(self, field.name, _checks.real(value, field.name))
+        _checks.positive(self.c, "c")
 
     def __repr__(self) -> str:
         fields = dataclasses.fields(self)
@@ -198,7 +193,7 @@ class Loss:
         with np.errstate(all="ignore"):
             wide = u.astype(np.float32) if half else u
             value = scaled(formula, wide, self.c, np, *self.shape)
-        return np.asarray(value, dtype=u.dtype)[()]
+            return np.asarray(value, dtype=u.dtype)[()]
 
     def ufunc(self, kind: Kind) -> Any:
         """Return rho, psi, weight or dpsi as a compiled function of (u, c).
@@ -224,11 +219,14 @@ class Loss:
         return _compiled.ufunc(*self.engine(kind), self.shape, _scalar)
 
     @classmethod
-    def engine(cls, kind: Kind) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    def engine(
+        cls, kind: Kind, *, exact: bool = True
+    ) -> tuple[Callable[..., Any], Callable[..., Any]]:
         """Return the pair (scaled, formula) that makes one of the four functions.
 
         ``scaled(formula, u, c, m, *shape)`` is the function of u and c, for any
-        namespace m. It is what every compiled kernel binds.
+        namespace m. It is what every compiled kernel binds; one that sums over many rows
+        has no use for the last digit and asks for ``exact=False``.
         """
         scaled, formula = _SCALED[kind]
         return scaled, getattr(cls, formula)
@@ -312,13 +310,9 @@ class Loss:
         """
         if kind not in ("efficiency", "breakdown"):
             raise ValueError(f"kind must be 'efficiency' or 'breakdown', got {kind!r}")
-        top = 1.0 if kind == "efficiency" else 0.5
-        if not isinstance(value, numbers.Real):
-            raise TypeError(f"{kind} must be a number, got {kind}={value!r}")
-        if not 0.0 < value <= top or value == 1.0:
-            bracket = "(0, 1)" if kind == "efficiency" else "(0, 0.5]"
-            raise ValueError(f"{kind} must be in {bracket}, got {kind}={value!r}")
-        return _constant(cast(Any, type(self)), self.shape, kind, float(value))
+        top, brackets = (1.0, "()") if kind == "efficiency" else (0.5, "(]")
+        value = _checks.between(value, kind, 0.0, top, brackets)
+        return _constant(cast(Any, type(self)), self.shape, kind, value)
 
     # -- constants of other systems ---------------------------------------------------------
 
@@ -428,11 +422,14 @@ def get_loss(
         if loss not in _ALIASES:
             raise ValueError(f"loss={loss!r} is unknown; known are {', '.join(sorted(_ALIASES))}")
         loss = LOSSES[_ALIASES[loss]]
-    if isinstance(loss, type) and issubclass(loss, Loss):
+    if isinstance(loss, type) and hasattr(loss, "weight1"):
         # Constructed at any c when another will replace it: the default costs a search.
         loss = loss(1.0) if given else loss()
     if not isinstance(loss, Loss):
-        raise TypeError(f"loss must be a name or a robustfit.losses.Loss, got {loss!r}")
+        raise TypeError(
+            "loss must be a name or a robustfit.losses.Loss with formulas, class or instance, "
+            f"got loss={loss!r}"
+        )
     if efficiency is not None:
         c = loss.constant("efficiency", efficiency)
     if breakdown is not None:

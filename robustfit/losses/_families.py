@@ -133,9 +133,9 @@ class Welsch(Loss):
         return (1.0 - 2.0 * a * a) * m.exp(-a * a)
 
     @classmethod
-    def engine(cls, kind: Any) -> Any:
-        """As for every loss, with the more exact scaling for rho."""
-        return (_welsch_rho, cls.rho1) if kind == "rho" else super().engine(kind)
+    def engine(cls, kind: Any, *, exact: bool = True) -> Any:
+        """As for every loss, with a more exact scaling for rho."""
+        return (_welsch_rho, cls.rho1) if kind == "rho" and exact else super().engine(kind)
 
     def efficiency(self, c: float | None = None) -> float:
         """Return (1 + 4/c^2)^(3/2) / (1 + 2/c^2)^3."""

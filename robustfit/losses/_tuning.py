@@ -8,8 +8,8 @@ Rousseeuw and Yohai 1984). Both are integrals over u >= 0 of an even function.
 from collections.abc import Callable
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy.optimize import brentq
 
 Array = NDArray[np.float64]
 
@@ -61,7 +61,7 @@ def solve_constant(curve: Callable[[float], float], target: float, what: str) ->
             f"{what}={target!r} cannot be reached by this loss: "
             f"it takes values between {reached[0]:.4g} and {reached[1]:.4g}"
         )
-    start = brentq(gap, low, high, xtol=1e-6)
+    start = scipy.optimize.brentq(gap, low, high, xtol=1e-6)
     # A second search in c itself, because the logarithm costs two digits.
     a, b = np.exp(start - 1e-4), np.exp(start + 1e-4)
-    return float(brentq(lambda c: curve(c) - target, a, b, xtol=1e-300, rtol=9e-16))
+    return float(scipy.optimize.brentq(lambda c: curve(c) - target, a, b, xtol=1e-300, rtol=9e-16))

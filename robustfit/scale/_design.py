@@ -10,8 +10,9 @@ from numpy.typing import ArrayLike
 from scipy.interpolate import PchipInterpolator
 from scipy.optimize import brentq
 
+from robustfit import _checks
 from robustfit.losses import LOSSES, Loss
-from robustfit.scale._sample import Floats, warn
+from robustfit.scale._sample import FAR, Floats, real_values, warn
 
 # Fitted by Koller and Stahel to their definition: tau = sqrt(1 - a h) (1 + b h).
 _FAST = {
@@ -44,9 +45,10 @@ def kappa(loss: Loss, *, nodes: int | None = None) -> float:
     >>> print(f"{kappa(Tukey()):.6f} {kappa(Tukey(), nodes=10):.6f}")
     0.828077 0.828091
     """
+    _formulas(loss)
     if nodes is None:
         return _kappa(loss)
-    x, w = np.polynomial.hermite.hermgauss(nodes)
+    x, w = np.polynomial.hermite.hermgauss(_checks.whole(nodes, "nodes", least=1))
     w = w * np.exp(0.5 * x * x)
     return float(w @ (x * loss.psi(x)) / (w @ loss.weight(x)))
 
@@ -90,7 +92,8 @@ def tau_factors(loss: Loss, h: ArrayLike, *, exact: bool = False) -> Floats:
     >>> tau_factors(Huber(), [0.0, 0.1, 0.5]).round(3)
     array([1.   , 0.943, 0.705])
     """
-    h = np.asarray(h, dtype=np.float64)
+    _formulas(loss)
+    h = real_values(h, "h")
     if not np.all((h >= 0.0) & (h <= 1.0)):
         raise ValueError(f"h must be in [0, 1], got h={h!r}")
     fast = None if exact else _fast(loss)
@@ -131,6 +134,11 @@ def d_scale(
     float
         Scale in the units of `r`; 0 if `start` is.
 
+    Raises
+    ------
+    ValueError, TypeError
+        If an argument is not finite, of another shape, or not in its range.
+
     Notes
     -----
     Solves ``sigma^2 = sum(w r^2) / (kappa sum(w tau^2))``, the weights w at
@@ -151,15 +159,21 @@ def d_scale(
     >>> print(f"{d_scale(r, np.full(6, 1 / 6), Tukey(), start=1.0):.4f}")
     0.9979
     """
-    if not start >= 0.0:
-        raise ValueError(f"start must not be negative, got start={start!r}")
+    start = _checks.nonnegative(start, "start")
+    tau, r = tau_factors(loss, leverage), real_values(r, "r")
+    f = np.ones_like(r) if freq is None else real_values(freq, "freq")
+    if not r.shape == tau.shape == f.shape:
+        raise ValueError(
+            f"r, leverage and freq must have one shape, got {r.shape}, {tau.shape} and {f.shape}"
+        )
+    if not np.all(f >= 0.0):
+        raise ValueError(f"freq must not be negative, got freq={freq!r}")
+    constant = _kappa(loss) if kappa is None else _checks.positive(kappa, "kappa")
     if start == 0.0:
         return 0.0
-    tau = tau_factors(loss, leverage)
     # In units of the start, so that no square overflows.
-    z = np.asarray(r, dtype=np.float64) / start
-    f = np.ones_like(z) if freq is None else np.asarray(freq, dtype=np.float64)
-    constant = _kappa(loss) if kappa is None else kappa
+    with np.errstate(over="ignore"):
+        z = np.clip(r / start, -FAR, FAR)
 
     def improved(s: float) -> float:
         w = f * loss.weight(z / (tau * s))
@@ -168,6 +182,12 @@ def d_scale(
         return float(np.sqrt(square / (constant * count))) if count > 0.0 else 0.0
 
     return start * _fixed_point(improved)
+
+
+def _formulas(loss: Loss) -> None:
+    """Refuse what is not a loss with its constant."""
+    if not isinstance(loss, Loss):
+        raise TypeError(f"loss must be a robustfit.losses.Loss, got loss={loss!r}")
 
 
 def _fixed_point(improved: Callable[[float], float]) -> float:

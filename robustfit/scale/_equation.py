@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.optimize import brentq
 
+from robustfit import _checks
 from robustfit.losses import Loss, get_loss
 from robustfit.scale._sample import (
     QUARTILE,
@@ -100,9 +101,7 @@ def m_scale(
 
 def _tuned(loss: LossLike, breakdown: float | None) -> tuple[Loss, float]:
     """Return the loss of an M-scale and the level of its equation."""
-    level = 0.5 if breakdown is None else float(breakdown)
-    if not 0.0 < level <= 0.5:
-        raise ValueError(f"breakdown must be in (0, 0.5], got breakdown={breakdown!r}")
+    level = 0.5 if breakdown is None else _checks.between(breakdown, "breakdown", 0.0, 0.5, "(]")
     if not isinstance(loss, Loss):
         return get_loss(loss, breakdown=level), level
     if not loss.bounded:
@@ -283,14 +282,20 @@ def tau_scale(
 
 
 def tau_losses(
-    loss: LossLike = "tukey", *, breakdown: float = 0.5, efficiency: float = 0.95
+    loss: LossLike = "tukey",
+    *,
+    inner: Loss | None = None,
+    breakdown: float = 0.5,
+    efficiency: float = 0.95,
 ) -> tuple[Loss, Loss]:
     """Return the two losses of a tau-estimate: rho1 for resistance, rho2 for efficiency.
 
     Parameters
     ----------
     loss : str or Loss, default: "tukey"
-        A bounded loss; both are of this family.
+        A bounded loss; rho2 is of this family, and so is rho1 if `inner` is not given.
+    inner : Loss, optional
+        rho1 itself, a bounded loss of any family; `breakdown` is then unused.
     breakdown : float, default: 0.5
         Breakdown point, which sets the constant of rho1.
     efficiency : float, default: 0.95
@@ -314,24 +319,26 @@ def tau_losses(
     >>> print("{0.c:.4f} {1.c:.4f}".format(*tau_losses("tukey")))
     1.5476 6.0400
     """
-    if not 0.0 < efficiency < 1.0:
-        raise ValueError(f"efficiency must be in (0, 1), got efficiency={efficiency!r}")
-    inner = get_loss(loss, breakdown=breakdown)
-    return inner, _outer_loss(inner, float(efficiency))
+    efficiency = _checks.between(efficiency, "efficiency", 0.0, 1.0)
+    same = get_loss(loss, breakdown=breakdown if inner is None else 0.5)
+    inner = same if inner is None else _tuned(inner, None)[0]
+    return inner, _outer_loss(inner, same, efficiency)
 
 
 @functools.lru_cache(maxsize=256)
-def _outer_loss(inner: Loss, efficiency: float) -> Loss:
-    def gap(c: float) -> float:
-        return _tau_efficiency(inner, get_loss(inner, c=c)) - efficiency
+def _outer_loss(inner: Loss, family: Loss, efficiency: float) -> Loss:
+    """Return the loss of a family that gives the tau-estimate its efficiency."""
 
-    low, high = inner.c, 20.0 * inner.c
+    def gap(c: float) -> float:
+        return _tau_efficiency(inner, get_loss(family, c=c)) - efficiency
+
+    low, high = family.c, 20.0 * family.c
     if not gap(low) < 0.0 < gap(high):
         raise ValueError(
             f"efficiency={efficiency!r} cannot be reached with {inner!r}: the tau-estimate has "
             f"between {gap(low) + efficiency:.4g} and {gap(high) + efficiency:.4g}"
         )
-    return get_loss(inner, c=float(brentq(gap, low, high, xtol=1e-14, rtol=1e-14)))
+    return get_loss(family, c=float(brentq(gap, low, high, xtol=1e-14, rtol=1e-14)))
 
 
 def _tau_efficiency(inner: Loss, outer: Loss) -> float:

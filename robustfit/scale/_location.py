@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from typing import Literal, overload
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from robustfit import _checks
 from robustfit.losses import Loss, get_loss
 from robustfit.scale._sample import (
     QUARTILE,
@@ -116,8 +116,7 @@ def scale_tau2(
     2.626833 1.744097
     """
     for name, cut in (("c1", c1), ("c2", c2)):
-        if not 0.0 < cut < math.inf:
-            raise ValueError(f"{name} must be positive and finite, got {name}={cut!r}")
+        _checks.positive(cut, name)
     lanes = lanes_of(x, "x", axis, nan_policy, weights)
     if finite_sample and not (lanes.total > 2.0).all():
         raise ValueError(f"finite_sample needs n > 2, got a sample of n={lanes.total.min():g}")
@@ -206,10 +205,7 @@ def location(
     3.464569
     """
     tuned = get_loss(loss, c=c)
-    if not tol > 0.0:
-        raise ValueError(f"tol must be positive, got tol={tol!r}")
-    if maxiter < 1:
-        raise ValueError(f"maxiter must be at least 1, got maxiter={maxiter!r}")
+    tol, maxiter = _checks.positive(tol, "tol"), _checks.whole(maxiter, "maxiter", least=1)
     lanes = lanes_of(x, "x", axis, nan_policy, weights)
     center = lanes.median(lanes.x)
     s = _location_scale(lanes, center, scale)

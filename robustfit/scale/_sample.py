@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 import warnings
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -11,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import ndtr, ndtri
 
+from robustfit import _checks
 from robustfit.exceptions import ConvergenceWarning
 from robustfit.losses import Loss
 
@@ -23,7 +25,7 @@ LossLike = str | Loss | type[Loss]
 # The upper quartile of the standard normal: MAD and half the IQR estimate it times sigma.
 QUARTILE = float(ndtri(0.75))
 # |u| is cut off here, so that u**2 stays finite.
-_FAR = 1e150
+FAR = 1e150
 
 
 @dataclass(frozen=True)
@@ -104,6 +106,30 @@ def _real(values: ArrayLike, name: str) -> NDArray[Any]:
     return array
 
 
+def real_values(values: ArrayLike, name: str) -> Floats:
+    """Return finite numbers as float64."""
+    array = np.asarray(_real(values, name), dtype=np.float64)
+    if not np.isfinite(array).all():
+        raise ValueError(f"{name} must be finite, got {values!r}")
+    return array
+
+
+def _axis(axis: Any, array: NDArray[Any]) -> int | None:
+    """Return `axis` if the array has it."""
+    if axis is None:
+        return None
+    try:
+        given = operator.index(axis)
+    except TypeError as error:
+        raise TypeError(f"axis must be a whole number or None, got axis={axis!r}") from error
+    if not -array.ndim <= given < array.ndim:
+        raise ValueError(
+            f"axis must be None or from {-array.ndim} to {array.ndim - 1} for data of shape "
+            f"{array.shape}, got axis={axis!r}"
+        )
+    return given
+
+
 def _rows(array: NDArray[Any], axis: int | None) -> tuple[Floats, tuple[int, ...]]:
     """Return the samples along `axis` as the rows of a matrix, and the shape of a result."""
     last = array.reshape(-1) if axis is None else np.moveaxis(array, axis, -1)
@@ -114,9 +140,7 @@ def _rows(array: NDArray[Any], axis: int | None) -> tuple[Floats, tuple[int, ...
 
 def per_sample(value: ArrayLike, name: str, shape: tuple[int, ...]) -> Floats:
     """Return one finite number per sample."""
-    array = np.asarray(_real(value, name), dtype=np.float64)
-    if not np.isfinite(array).all():
-        raise ValueError(f"{name} must be finite, got {value!r}")
+    array = real_values(value, name)
     try:
         return np.broadcast_to(array, shape).reshape(-1)
     except ValueError:
@@ -169,6 +193,7 @@ def lanes_of(
     array = _real(values, name)
     if array.size == 0:
         raise ValueError(f"{name} is empty: its shape is {array.shape}")
+    axis = _axis(axis, array)
     rows, shape = _rows(array, axis)
     w = None if weights is None else _row_weights(weights, array, axis)
     if np.any(center):
@@ -191,14 +216,12 @@ def ratio(x: Floats, scale: Floats) -> Floats:
     """Return x / scale, cut off far out; a scale of 0 counts as 1."""
     with np.errstate(over="ignore"):
         u = x / np.where(scale > 0.0, scale, 1.0)[:, None]
-    return np.clip(u, -_FAR, _FAR, out=u)
+    return np.clip(u, -FAR, FAR, out=u)
 
 
 def denominator(lanes: Lanes, ddof: float) -> Floats:
     """Return n - ddof of each sample."""
-    if not 0.0 <= ddof < math.inf:
-        raise ValueError(f"ddof must not be negative, got ddof={ddof!r}")
-    count = lanes.total - ddof
+    count = lanes.total - _checks.nonnegative(ddof, "ddof")
     if not (count > 0.0).all():
         raise ValueError(f"ddof={ddof!r} leaves no degrees of freedom of n={lanes.total.min():g}")
     return count

@@ -1,9 +1,8 @@
 """Least absolute deviations, by linear programming."""
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import sparse
-from scipy.optimize import linprog
 
 Array = NDArray[np.float64]
 
@@ -25,8 +24,12 @@ def lad_estimate(A: Array, b: Array, w: Array) -> Array:
         Nonnegative row weights.
     """
     bounds = np.column_stack([-w, w])
-    solution = linprog(
-        -b, A_eq=sparse.csr_array(A.T), b_eq=np.zeros(A.shape[1]), bounds=bounds, method="highs-ds"
+    solution = scipy.optimize.linprog(
+        -b,
+        A_eq=scipy.sparse.csr_array(A.T),
+        b_eq=np.zeros(A.shape[1]),
+        bounds=bounds,
+        method="highs-ds",
     )
     if solution.status != 0:
         raise RuntimeError(f"the linear program of the LAD start failed: {solution.message}")

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from scipy.special import ndtri
 
 from robustfit import linalg
+from robustfit._kernels import LARGE_ELEMENTS, _dense, in_threads
 from robustfit.losses._compiled import named
 from robustfit.starts import _subsets
 from robustfit.starts._subsets import NO_DRAWS, Draws, Rows
@@ -330,7 +331,7 @@ class _Problem:
             return np.asarray(M @ x[0])
         _, first = np.unique(objective, return_index=True)
         x = x[np.sort(first)][:_FINALISTS]
-        if self.A.size <= _subsets.LARGE_ELEMENTS:
+        if self.A.size <= LARGE_ELEMENTS:
             every = Rows.of(self.A, self.b, self.freq, M, 1.0)
             return np.asarray(M @ _c_steps(every, share, NO_DRAWS, x, _MAXITER)[0][0])
         first_steps = [self.descend(M @ z, _LARGE_STEPS) for z in x]
@@ -406,7 +407,7 @@ def _c_steps(
         )  # fmt: skip
 
     cost = len(x) * n * (30.0 + p * p) * min(steps, 10)
-    _subsets.in_threads(work, len(x), max(1, len(x) // 64), cost)
+    in_threads(work, len(x), max(1, len(x) // 64), cost)
     order = np.argsort(objective, kind="stable")
     return x[order], objective[order]
 
@@ -467,6 +468,7 @@ def _descend(
     p, n = At.shape
     r, w, t = np.empty(n), np.empty(n), np.empty(n)
     G, L = np.empty((p, p)), np.empty((p, p))
+    T, S = np.empty((3, _dense.BLOCK)), np.empty((3, 3))
     g, d, new_x = np.empty(p), np.empty(p), np.empty(p)
     for k in range(len(objective)):
         if len(first) > 0 and not _subsets.elemental(At, b, first[k], order, offset[k], x[k]):
@@ -475,7 +477,7 @@ def _descend(
             new_x[j] = x[k, j]
         last = math.inf
         for step in range(steps + 1):
-            _subsets.residuals(At, b, new_x, r)
+            _dense.residuals(At, b, new_x, r)
             total = _trimmed(r, f, h, above, w, t)
             if not total < last * (1.0 - 1e-14):
                 break
@@ -484,10 +486,10 @@ def _descend(
                 x[k, j] = new_x[j]
             if step == steps:
                 break
-            _subsets.gram(At, w, t, G)
-            _subsets.gradient(At, w, r, t, g)
-            _subsets.cholesky(G, L)
-            _subsets.cholesky_solve(L, g, d)
+            _dense.gram(At, w, T, S, G)
+            _dense.gradient(At, w, r, t, g)
+            _dense.cholesky(G, L)
+            _dense.cholesky_solve(L, g, d)
             for j in range(p):
                 new_x[j] += d[j]
         objective[k] = last

@@ -13,7 +13,8 @@ import numpy as np
 from numba.extending import register_jitable
 from numpy.typing import NDArray
 
-from robustfit import _scalar, linalg
+from robustfit import _kernels, _scalar, linalg
+from robustfit._kernels import LARGE_ELEMENTS, RowSums, Sums, _dense, in_threads
 from robustfit.losses import Loss
 from robustfit.losses._compiled import can_cache, named, source_stamp
 from robustfit.starts import _subsets
@@ -21,8 +22,6 @@ from robustfit.starts._subsets import NO_DRAWS, Draws, Rows
 
 Array = NDArray[np.float64]
 
-# Rows that a thread takes at a time.
-_CHUNK = 1 << 15
 # Of a large problem, so many distinct candidates are refined on all rows.
 _FINALISTS = 3
 
@@ -35,8 +34,16 @@ _NEAR = 0.1
 # A scale below this, relative to 1 + sum |x|, is rounding error; below the next, it may be.
 _ROUNDING = 4e-16
 _EXACT = 1e-11
-# How exactly the scale of a candidate of the search is known.
-_SEARCH_SCALE = 1e-4
+# A scale above this is not on its way to zero.
+_NOT_EXACT = 1e-3
+# How exactly the scale of a candidate of the search is known: the error is about the square.
+_SEARCH_SCALE = 1e-2
+# So many rows tell where to begin with the scale of many.
+_SOME = 64
+# Up to this condition number of the columns, Gram matrices keep half of their digits.
+_WELL = 1e4
+# A candidate this many times larger in scale on the pool of rows is not the best on all.
+_HOPELESS = 1.1
 
 
 @dataclass(frozen=True)
@@ -182,9 +189,6 @@ def s_estimate(
     if large:
         found = problem.refine(found.take(np.arange(min(_FINALISTS, len(found.s)))), tol, maxiter)
     best = problem.polish(found.x[0], found.s[0])
-    exact = problem.exact(best[0])
-    if exact is not None:
-        best = exact, 0.0
     others = [
         (M @ z * unit, float(s * unit)) for z, s in zip(found.x[1:], found.s[1:], strict=True)
     ]
@@ -230,7 +234,7 @@ class _Search:
         rows, loss = self.rows, self.loss
         s = np.full(len(x), np.nan)
         done = np.zeros(len(x), dtype=np.bool_)
-        search, _ = engine(cast(Any, type(loss)))
+        search = engine(cast(Any, type(loss)))
 
         def work(part: slice) -> None:
             search(
@@ -241,7 +245,7 @@ class _Search:
 
         p, n = rows.At.shape
         cost = len(x) * n * (30.0 + p * p) * min(steps, 10)
-        _subsets.in_threads(work, len(x), max(1, len(x) // 64), cost)
+        in_threads(work, len(x), max(1, len(x) // 64), cost)
         return _Candidates(x, s, done).sorted()
 
     def of_draws(self, draws: Draws, steps: int) -> _Candidates:
@@ -303,62 +307,45 @@ class _Problem:
     loss: Loss
     goal: float
 
-    def fold(self, x: Array, s: float, newton: bool) -> tuple[float, float, Array, Array]:
-        """Return sum rho, sum psi u, A'WA and A'wr at (x, s), in the coordinates of M.
+    @functools.cached_property
+    def sums(self) -> RowSums:
+        """The sums over the rows; of A M where A alone is too ill-conditioned to be squared."""
+        poor = not np.linalg.cond(self.M / np.linalg.norm(self.M, axis=1)[:, None]) < _WELL
+        freq = None if np.all(self.freq == 1.0) else self.freq
+        return RowSums(self.A, self.b, self.loss, freq, None, freq, self.M if poor else None)
 
-        W holds the weights w, or psi' if `newton`.
-        """
-        if self.A.size <= _subsets.LARGE_ELEMENTS:
-            r = self.b - self.A @ x
-            u = np.clip(r / s, -1e150, 1e150)
-            A, w = self.A @ self.M, self.freq * self.loss.weight(u)
-            curved = self.freq * self.loss.dpsi(u) if newton else w
-            total, slope = float(self.freq @ self.loss.rho(u)), float(w @ (u * u))
-            return total, slope, (A * curved[:, None]).T @ A, A.T @ (w * r)
-        _, fold = engine(cast(Any, type(self.loss)))
-
-        def work(part: slice) -> Array:
-            rows = self.A[part], self.b[part], self.freq[part]
-            return np.asarray(fold(*rows, self.M, x, s, newton, self.loss.c, self.loss.shape))
-
-        total = sum(_subsets.in_threads(work, len(self.A), _CHUNK, math.inf))
-        p = len(x)
-        G = total[2 + p :].reshape(p, p)
-        return float(total[0]), float(total[1]), G + np.tril(G, -1).T, total[2 : 2 + p]
+    def fold(self, x: Array, s: float, newton: bool) -> Sums:
+        """Return the sums at (x, s), with Gram matrix and gradient in the coordinates of M."""
+        sums = self.sums(x, s, newton)
+        if self.sums.basis is not None:
+            return sums
+        M = self.M
+        return sums._replace(gram=M.T @ sums.gram @ M, gradient=M.T @ sums.gradient)
 
     def refine(self, found: _Candidates, tol: float, maxiter: int) -> _Candidates:
         """Return the candidates refined on all rows."""
         n, p = self.A.shape
-        if n * p <= _subsets.LARGE_ELEMENTS:
+        if n * p <= LARGE_ELEMENTS:
             every = _Search(
                 Rows.of(self.A, self.b, self.freq, self.M, 1.0), self.loss,
                 self.goal / max(float(np.sum(self.freq)) - p, 1.0), tol, maxiter,
             )  # fmt: skip
             return every.distinct(every.converge(found.x), 1.0)
         x, s, done = found.x.copy(), found.s.copy(), np.zeros(len(found.s), dtype=np.bool_)
-        # One look at every finalist, and all the work on those that may still win.
         for k in range(len(x)):
-            s[k] = self.scale(x[k], s[k], 1e-3)
-        order = np.argsort(s, kind="stable")
-        x, s = x[order], s[order]
-        x[0], s[0], done[0] = self.joint(x[0], s[0], tol, maxiter)
-        for k in range(1, len(x)):
-            if s[k] < 1.1 * s[0]:
+            if s[k] < _HOPELESS * s[0]:
                 x[k], s[k], done[k] = self.joint(x[k], s[k], tol, maxiter)
+            else:
+                s[k] = self.scale(x[k], s[k], 1e-2)
         return _Candidates(x, s, done).sorted()
 
     def scale(self, z: Array, s: float, tol: float) -> float:
         """Return the M-scale at z, starting from s."""
-        for _ in range(60):
-            new = self.newton_scale(s, *self.fold(self.M @ z, s, False)[:2])
-            if abs(new - s) <= tol * s:
-                return new
-            s = new
-        return s
+        r = self.b - self.A @ (self.M @ z)
+        return _kernels.m_scale(r, s, self.goal * self.loss.sup, self.loss, self.freq, tol)
 
-    def newton_scale(self, s: float, total: float, slope: float) -> float:
-        q = 1.0 - 2.0 * (total - self.goal * self.loss.sup) / slope if slope > 0.0 else 0.0
-        return s * min(max(1.0 / math.sqrt(q) if q > 0.0 else 4.0, 0.25), 4.0)
+    def newton_scale(self, s: float, sums: Sums) -> float:
+        return _kernels.newton_scale(s, sums.rho, sums.slope, self.goal * self.loss.sup)
 
     def joint(self, z: Array, s: float, tol: float, maxiter: int) -> tuple[Array, float, bool]:
         """Return coefficients and scale refined together, one pass over the rows a step.
@@ -371,7 +358,8 @@ class _Problem:
         for _ in range(maxiter):
             if s < _ROUNDING * (1.0 + float(np.sum(np.abs(z)))):
                 return z, s, True
-            total, slope, G, g = self.fold(self.M @ z, s, newton)
+            sums = self.fold(self.M @ z, s, newton)
+            G, g = sums.gram, sums.gradient
             d = linalg.solve_gram(G, g)
             if d is None:
                 if newton:
@@ -379,7 +367,7 @@ class _Problem:
                     continue
                 d = np.asarray(np.linalg.lstsq(G, g)[0], dtype=np.float64)
             size = math.sqrt(max(float(d @ g), 0.0)) / s
-            new = self.newton_scale(s, total, slope)
+            new = self.newton_scale(s, sums)
             change = abs(new - s) / s
             z, s = z + d, new
             ended = size <= tol or (size < 1e-7 and size >= 0.5 * last)
@@ -392,49 +380,40 @@ class _Problem:
 
     def polish(self, z: Array, s: float) -> tuple[Array, float]:
         """Return x and the scale, with the last digits from residuals in A's coordinates."""
-        x = self.M @ z
-        if s < _EXACT * (1.0 + float(np.sum(np.abs(z)))):
-            exact = self.exact(x)
-            return (x, s) if exact is None else (exact, 0.0)
-        for _ in range(2):
-            total, slope, G, g = self.fold(x, s, True)
-            d = linalg.solve_gram(G, g)
-            # Away from a regular minimum there is nothing to polish.
-            if d is None or not math.sqrt(max(float(d @ g), 0.0)) < 1e-6 * s:
-                break
-            x, s = x + self.M @ d, self.newton_scale(s, total, slope)
-        return x, s
+        x, size = self.M @ z, 1.0 + float(np.sum(np.abs(z)))
+        if s >= _EXACT * size:
+            for _ in range(2):
+                sums = self.fold(x, s, True)
+                d = linalg.solve_gram(sums.gram, sums.gradient)
+                # Away from a regular minimum there is nothing to polish.
+                if d is None or not math.sqrt(max(float(d @ sums.gradient), 0.0)) < 1e-6 * s:
+                    break
+                x, s = x + self.M @ d, self.newton_scale(s, sums)
+        # No row can be fitted to rounding where the scale is so large and no column cancels.
+        if s > _NOT_EXACT * size and self.sums.basis is None:
+            return x, s
+        exact = self.exact(x)
+        return (x, s) if exact is None else (exact, 0.0)
 
     def exact(self, x: Array) -> Array | None:
         """Return the exact fit, if x fits all but the rows that the scale ignores."""
         fitted = _subsets.exactly_fitted(self.A, self.b, x)
         if np.sum(self.freq[~fitted]) > self.goal:
             return None
-        return linalg.least_squares(self.A[fitted], self.b[fitted], self.freq[fitted])
-
-
-def row_sums(
-    A: Array, b: Array, freq: Array, loss: Loss
-) -> Callable[[Array, float, bool], tuple[float, float, Array, Array]] | None:
-    """Return the compiled pass over many rows, None where there are too few for it to pay.
-
-    It maps x, a scale s and whether W holds psi' instead of the weights to ``sum f rho(r / s)``,
-    ``sum f psi(r / s) r / s``, A'WA and A'wr, in one reading of A by all threads.
-    """
-    if A.size <= _subsets.LARGE_ELEMENTS:
-        return None
-    return _Problem(A, b, freq, np.eye(A.shape[1]), loss, 0.0).fold
+        A, b, freq = self.A[fitted], self.b[fitted], self.freq[fitted]
+        # A few rows that are repeated often may be enough, and not determine x.
+        return x if linalg.row_space(A, freq) is not None else linalg.least_squares(A, b, freq)
 
 
 # -- compiled ----------------------------------------------------------------------------
 
 
 @functools.cache
-def engine(loss: type[Loss]) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """Return the compiled search and row pass of a loss."""
-    rho, rho1 = loss.engine("rho")
-    weight, weight1 = loss.engine("weight")
-    dpsi, dpsi1 = loss.engine("dpsi")
+def engine(loss: type[Loss]) -> Callable[..., Any]:
+    """Return the compiled search of a loss."""
+    rho, rho1 = loss.engine("rho", exact=False)
+    weight, weight1 = loss.engine("weight", exact=False)
+    dpsi, dpsi1 = loss.engine("dpsi", exact=False)
     for formula in (rho1, weight1, dpsi1):
         register_jitable(forceinline=True)(formula)
     unique = named(
@@ -457,7 +436,7 @@ def engine(loss: type[Loss]) -> tuple[Callable[..., Any], Callable[..., Any]]:
             u = min(max(u, -1e150), 1e150)
             t[i] = rho(rho1, u, c, _scalar, *shape)
             q[i] = weight(weight1, u, c, _scalar, *shape) * u * u
-        return _subsets.dot(t, f), _subsets.dot(q, f)
+        return _dense.dot(t, f), _dense.dot(q, f)
 
     @register_jitable
     @unique
@@ -472,6 +451,31 @@ def engine(loss: type[Loss]) -> tuple[Callable[..., Any], Callable[..., Any]]:
 
     @register_jitable
     @unique
+    def first_scale(r: Any, f: Any, above: Any, t: Any, q: Any) -> Any:
+        """Return about the scale; that of some of the rows where there are many."""
+        n = len(r)
+        step = n // _SOME
+        if step > 2:
+            whole, some = 0.0, 0.0
+            for i in range(n):
+                whole += f[i]
+            for i in range(_SOME):
+                t[i] = r[i * step]
+                q[i] = f[i * step]
+                some += q[i]
+            s = _subsets.upper_quantile(
+                t[:_SOME],
+                q[:_SOME],
+                above * some / whole,
+                t[_SOME : 2 * _SOME],
+                q[_SOME : 2 * _SOME],
+            )
+            if s > 0.0:
+                return s / _QUARTILE
+        return _subsets.upper_quantile(r, f, above, t, q) / _QUARTILE
+
+    @register_jitable
+    @unique
     def m_scale(
         r: Any, f: Any, goal: Any, top: Any, s: Any, tol: Any, c: Any, shape: Any, t: Any, q: Any
     ) -> Any:
@@ -479,7 +483,7 @@ def engine(loss: type[Loss]) -> tuple[Callable[..., Any], Callable[..., Any]]:
         if not goal > 0.0:
             return 0.0
         if not s > 0.0:
-            s = _subsets.upper_quantile(r, f, goal / top, t, q) / _QUARTILE
+            s = first_scale(r, f, goal / top, t, q)
         low, high, last = 0.0, math.inf, math.inf
         for _ in range(200):
             if not s > 1e-300:
@@ -516,48 +520,52 @@ def engine(loss: type[Loss]) -> tuple[Callable[..., Any], Callable[..., Any]]:
         p, n = At.shape
         r, new_r, w, t = np.empty(n), np.empty(n), np.empty(n), np.empty(n)
         G, L = np.empty((p, p)), np.empty((p, p))
+        T, S = np.empty((3, _dense.BLOCK)), np.empty((3, 3))
         g, d, new_x = np.empty(p), np.empty(p), np.empty(p)
-        _subsets.residuals(At, b, x, r)
-        s = m_scale(r, f, goal, top, -1.0, scale_tol, c, shape, w, t)
-        last, near = math.inf, _NEAR * math.sqrt(n)
-        for _ in range(steps):
-            floor = 1.0
-            for j in range(p):
-                floor += math.fabs(x[j])
-            # What is left is rounding error: an exact fit.
-            if not s > _ROUNDING * floor:
-                return s, True
-            weights(r, f, s, c, shape, False, w)
-            _subsets.gradient(At, w, r, t, g)
-            # A reweighting step (0), then if that is small a Newton step (1), and the
-            # reweighting step after all (2) if that does not decrease the scale.
-            attempt, size, new_s = 0, math.inf, s
-            while attempt < 3:
-                if attempt > 0:
-                    weights(r, f, s, c, shape, attempt == 1, w)
-                _subsets.gram(At, w, t, G)
-                positive = _subsets.cholesky(G, L)
-                _subsets.cholesky_solve(L, g, d)
+        for j in range(p):
+            new_x[j] = x[j]
+        # A reweighting step (0), then if that is small a Newton step (1), and the reweighting
+        # step after all (2) if that does not decrease the scale. What the loss compiles to is
+        # called from one place each: the compiler copies it to wherever it is called.
+        attempt, taken, s, size, last = 0, -1, -1.0, math.inf, math.inf
+        near = _NEAR * math.sqrt(n)
+        while True:
+            _dense.residuals(At, b, new_x, new_r)
+            new_s = m_scale(new_r, f, goal, top, s, scale_tol, c, shape, w, t)
+            if attempt == 1 and not new_s <= s * (1.0 + 1e-15):
+                attempt = 2
+            else:
+                attempt, s = 0, new_s
+                r, new_r = new_r, r
+                floor = 1.0
+                for j in range(p):
+                    x[j] = new_x[j]
+                    floor += math.fabs(x[j])
+                taken += 1
+                if taken > 0:
+                    if size <= tol or (size < 1e-7 and size >= 0.5 * last):
+                        return s, True
+                    last = size
+                if taken == steps:
+                    return s, False
+                # What is left is rounding error: an exact fit.
+                if not s > _ROUNDING * floor:
+                    return s, True
+            while True:
+                weights(r, f, s, c, shape, attempt == 1, w)
+                if attempt != 1:
+                    _dense.gradient(At, w, r, t, g)
+                _dense.gram(At, w, T, S, G)
+                positive = _dense.cholesky(G, L)
+                _dense.cholesky_solve(L, g, d)
                 if attempt == 0:
-                    size = math.sqrt(max(_subsets.dot(d, g), 0.0)) / s
+                    size = math.sqrt(max(_dense.dot(d, g), 0.0)) / s
                 if (attempt == 0 and tol > 0.0 and size < near) or (attempt == 1 and not positive):
                     attempt += 1
-                    continue
-                for j in range(p):
-                    new_x[j] = x[j] + d[j]
-                _subsets.residuals(At, b, new_x, new_r)
-                new_s = m_scale(new_r, f, goal, top, s, scale_tol, c, shape, w, t)
-                if attempt != 1 or new_s <= s * (1.0 + 1e-15):
+                else:
                     break
-                attempt = 2
             for j in range(p):
-                x[j] = new_x[j]
-            r, new_r = new_r, r
-            s = new_s
-            if size <= tol or (size < 1e-7 and size >= 0.5 * last):
-                return s, True
-            last = size
-        return s, False
+                new_x[j] = x[j] + d[j]
 
     @jit
     @unique
@@ -573,51 +581,4 @@ def engine(loss: type[Loss]) -> tuple[Callable[..., Any], Callable[..., Any]]:
             if valid:
                 s[k], done[k] = descend(At, b, f, goal, top, x[k], steps, tol, scale_tol, c, shape)
 
-    @jit
-    @unique
-    def fold(
-        A: Any, b: Any, f: Any, M: Any, x: Any, s: Any, newton: Any, c: Any, shape: Any
-    ) -> Any:
-        """Return the sums of `_Problem.fold`, one after the other; G is a lower triangle."""
-        n, p = A.shape
-        out = np.zeros(2 + p + p * p)
-        m = _subsets.BLOCK
-        r, w, t, q = np.empty(m), np.empty(m), np.empty(m), np.empty(m)
-        bk, fk = np.empty(m), np.empty(m)
-        raw, block = np.empty((p, m)), np.empty((p, m))
-        G, g = np.empty((p, p)), np.empty(p)
-        for low in range(0, n, m):
-            # Whole, contiguous blocks vectorize: the last is filled up with rows that weigh 0.
-            k = min(m, n - low)
-            for i in range(m):
-                bk[i] = b[low + i] if i < k else 0.0
-                fk[i] = f[low + i] if i < k else 0.0
-            for j in range(p):
-                column = raw[j]
-                for i in range(m):
-                    column[i] = A[low + i, j] if i < k else 0.0
-            _subsets.residuals(raw, bk, x, r)
-            for j in range(p):
-                mixed = block[j]
-                for i in range(m):
-                    mixed[i] = 0.0
-                # M is an upper triangle.
-                for l in range(j + 1):
-                    column, factor = raw[l], M[l, j]
-                    for i in range(m):
-                        mixed[i] += column[i] * factor
-            total, slope = scale_sums(r, fk, s, c, shape, t, q)
-            weights(r, fk, s, c, shape, False, w)
-            _subsets.gradient(block, w, r, t, g)
-            if newton:
-                weights(r, fk, s, c, shape, True, w)
-            _subsets.gram(block, w, t, G)
-            out[0] += total
-            out[1] += slope
-            for j in range(p):
-                out[2 + j] += g[j]
-                for l in range(j + 1):
-                    out[2 + p + j * p + l] += G[j, l]
-        return out
-
-    return search, fold
+    return search

@@ -1,25 +1,23 @@
 """What the two subset searches share: units, random subsets, and the compiled pieces.
 
-The compiled pieces are plain functions; each search binds them into one kernel. The design
-they see is transposed, ``At`` of shape (p, n), so that every loop runs along the rows.
+The compiled pieces are plain functions; each search binds them into one kernel, on the
+transposed design as those of `robustfit._kernels`.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import numba
 import numpy as np
-from numba.extending import register_jitable
 from numpy.typing import NDArray
 from scipy import linalg as lapack
 
 from robustfit import _scalar, linalg
+from robustfit._kernels import _dense, row_blocks
 from robustfit.losses._compiled import source_stamp
 
 Array = NDArray[np.float64]
@@ -31,18 +29,8 @@ LARGE = 2000
 GROUPS = 5
 _GROUP_ROWS, _GROUP_ROWS_PER_COLUMN = 400, 20
 _POOL_ROWS, _POOL_ROWS_PER_COLUMN = 4000, 100
-# Above this many elements, a candidate is refined by passes over all rows in blocks.
-LARGE_ELEMENTS = 300_000
-
-# Rows of which the compiled loops keep a product in the first-level cache.
-BLOCK = 512
-
 # A row whose part outside the span of those chosen is smaller than this is skipped.
 _DEPENDENT = 1e-11
-# A pivot of an equilibrated Gram matrix below this is rounding error.
-_SMALL_PIVOT = 1e-13
-# Starting threads takes about as long as this many floating-point operations.
-_WORTH_A_THREAD = 1e6
 # A column with fewer nonzeros in a sample of rows than this gets more of its rows.
 _SPARSE = 20
 
@@ -122,9 +110,11 @@ def counted(A: Array, b: Array, freq: Array | None) -> tuple[Array, Array, Array
 
 def exactly_fitted(A: Array, b: Array, x: Array) -> NDArray[np.bool_]:
     """Return the rows whose residual is rounding error."""
-    size = np.abs(b) + np.abs(A) @ np.abs(x)
-    fitted = np.abs(b - A @ x) <= 8.0 * len(x) * linalg.EPS * size
-    return np.asarray(fitted, dtype=np.bool_)
+    fitted = np.empty(len(b), dtype=np.bool_)
+    for rows in row_blocks(*A.shape):
+        size = np.abs(b[rows]) + np.abs(A[rows]) @ np.abs(x)
+        fitted[rows] = np.abs(b[rows] - A[rows] @ x) <= 8.0 * len(x) * linalg.EPS * size
+    return fitted
 
 
 # -- subsets -----------------------------------------------------------------------------
@@ -204,118 +194,12 @@ def sample_rows(A: Array, size: int, rng: np.random.Generator) -> Indices:
     return np.asarray(rows, dtype=np.int64)
 
 
-# -- threads -----------------------------------------------------------------------------
-
-
-def in_threads(work: Callable[[slice], Any], count: int, size: int, cost: float) -> list[Any]:
-    """Return ``work(part)`` for the parts of range(count), slices of `size`, in order.
-
-    The kernels release the interpreter lock, so plain threads do. Numba's own would start
-    an OpenMP runtime, after which the process must not fork, and take longer to compile.
-    The parts do not depend on the number of threads, so neither does the result. `cost` is
-    the number of floating-point operations in all.
-    """
-    parts = [slice(low, min(low + size, count)) for low in range(0, count, size)]
-    threads = min(cast(Any, numba.config).NUMBA_NUM_THREADS, len(parts))
-    if threads == 1 or cost < _WORTH_A_THREAD:
-        return [work(part) for part in parts]
-    with ThreadPoolExecutor(threads) as pool:
-        # An interrupt cancels what has not begun.
-        return list(pool.map(work, parts))
-
-
 # -- compiled pieces ---------------------------------------------------------------------
 
-
-@register_jitable(fastmath={"reassoc", "contract"})
-def dot(a: Any, b: Any) -> Any:
-    """Return the sum of a[i] b[i]; the order of the sum is the compiler's."""
-    total = 0.0
-    for i in range(len(a)):
-        total += a[i] * b[i]
-    return total
+_jit = numba.njit(nogil=True, cache=True, error_model="numpy")
 
 
-@register_jitable
-def residuals(At: Any, b: Any, x: Any, r: Any) -> None:
-    """Set r = b - A x."""
-    # Numba takes two seconds to compile a slice assignment, and none for a loop.
-    for i in range(len(r)):
-        r[i] = b[i]
-    for j in range(At.shape[0]):
-        column = At[j]
-        xj = x[j]
-        for i in range(len(r)):
-            r[i] -= column[i] * xj
-
-
-@register_jitable
-def gram(At: Any, w: Any, t: Any, G: Any) -> None:
-    """Set the lower triangle of G to A'WA; t is scratch."""
-    p, n = At.shape
-    for j in range(p):
-        for k in range(j + 1):
-            G[j, k] = 0.0
-    for low in range(0, n, BLOCK):
-        high = min(low + BLOCK, n)
-        part = t[: high - low]
-        for j in range(p):
-            column = At[j, low:high]
-            for i in range(high - low):
-                part[i] = w[low + i] * column[i]
-            for k in range(j + 1):
-                G[j, k] += dot(part, At[k, low:high])
-
-
-@register_jitable
-def gradient(At: Any, w: Any, r: Any, t: Any, g: Any) -> None:
-    """Set g to A'Wr; t is scratch."""
-    for i in range(len(r)):
-        t[i] = w[i] * r[i]
-    for j in range(len(g)):
-        g[j] = dot(At[j], t)
-
-
-@register_jitable
-def cholesky(G: Any, L: Any) -> Any:
-    """Factor the lower triangle of G; return whether G is clearly positive definite.
-
-    A dependent column gets an infinite pivot, so that the solution is zero there.
-    """
-    positive = True
-    p = len(G)
-    for j in range(p):
-        for i in range(j, p):
-            total = G[i, j]
-            for k in range(j):
-                total -= L[i, k] * L[j, k]
-            if i > j:
-                L[i, j] = total / L[j, j]
-            elif total > _SMALL_PIVOT * G[j, j]:
-                L[j, j] = math.sqrt(total)
-            else:
-                L[j, j] = math.inf
-                positive = False
-    return positive
-
-
-@register_jitable
-def cholesky_solve(L: Any, g: Any, d: Any) -> None:
-    """Set d to the solution of L L' d = g."""
-    p = len(g)
-    for j in range(p):
-        total = g[j]
-        for k in range(j):
-            total -= L[j, k] * d[k]
-        d[j] = total / L[j, j]
-    for j in range(p - 1, -1, -1):
-        total = d[j]
-        for k in range(j + 1, p):
-            total -= L[k, j] * d[k]
-        d[j] = total / L[j, j]
-
-
-@register_jitable
+@_jit
 def upper_quantile(r: Any, f: Any, above: Any, a: Any, q: Any) -> Any:
     """Return the v with sum f[|r| > v] <= above < sum f[|r| >= v]; a and q are scratch."""
     for i in range(len(r)):
@@ -353,7 +237,7 @@ def upper_quantile(r: Any, f: Any, above: Any, a: Any, q: Any) -> Any:
     return a[low]
 
 
-@register_jitable
+@_jit
 def elemental(At: Any, b: Any, first: Any, order: Any, offset: Any, x: Any) -> Any:
     """Set x to the exact fit of the first p independent rows; return whether there are p.
 
@@ -410,4 +294,4 @@ def elemental(At: Any, b: Any, first: Any, order: Any, offset: Any, x: Any) -> A
 
 
 #: Part of the name of every kernel that uses these, so that an edit here misses the disk cache.
-STAMP = source_stamp(elemental, elemental, _scalar)
+STAMP = source_stamp(elemental, elemental, _scalar) + _dense.STAMP

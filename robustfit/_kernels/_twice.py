@@ -1,4 +1,4 @@
-"""Numba kernels: sums that must carry more than double precision."""
+"""Sums that must carry more than double precision."""
 
 from typing import Any
 

@@ -1,0 +1,273 @@
+"""One pass over the rows: what a reweighting or a Newton step needs, in one reading of A."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple, cast
+
+import numba
+import numpy as np
+from numba.extending import register_jitable
+from numpy.typing import NDArray
+
+from robustfit import _scalar
+from robustfit._kernels import _dense
+from robustfit._kernels._threads import in_threads
+from robustfit.losses import Loss
+from robustfit.losses._compiled import can_cache, named, source_stamp
+
+Array = NDArray[np.float64]
+
+#: Designs of more elements go through the compiled pass: for fewer, NumPy is as fast.
+LARGE_ELEMENTS = 300_000
+# Beyond this many columns BLAS is faster than the compiled loops.
+_WIDE = 160
+# Rows that a thread takes at a time.
+_CHUNK = 1 << 15
+# Elements of a block of rows: its weighted copy should stay in the second-level cache.
+_BLOCK_ELEMENTS = 1 << 15
+# Standardised residuals are cut here: every rho is flat there, and their squares are finite.
+_FAR = 1e150
+
+
+def row_blocks(n: int, p: int) -> Iterator[slice]:
+    """Yield slices that cover n rows in blocks small enough for the cache."""
+    size = max(1, _BLOCK_ELEMENTS // max(p, 1))
+    for start in range(0, n, size):
+        yield slice(start, min(start + size, n))
+
+
+class Sums(NamedTuple):
+    """Sums over the rows at coefficients x and a scale s, with u = factor r / s.
+
+    Attributes
+    ----------
+    rho : float
+        sum count rho(u).
+    slope : float
+        sum count psi(u) u.
+    gram : ndarray of shape (p, p)
+        A'WA, W = weight w(u), or weight psi'(u) for a Newton step.
+    gradient : ndarray of shape (p,)
+        A'Wr with W = weight w(u), in units of b.
+    """
+
+    rho: float
+    slope: float
+    gram: Array
+    gradient: Array
+
+
+@dataclass(frozen=True)
+class RowSums:
+    """The rows of a linear problem, and what they sum to.
+
+    Attributes
+    ----------
+    A : ndarray of shape (n, p)
+        Design, in any layout.
+    b : ndarray of shape (n,)
+        Response.
+    loss : Loss
+        The loss.
+    count : ndarray of shape (n,) or None
+        What a row counts for in the sums of rho; None for ones.
+    factor : ndarray of shape (n,) or None
+        What a residual is multiplied by before it is divided by the scale; None for ones.
+    weight : ndarray of shape (n,) or None
+        What a row counts for in the normal equations; None for ones.
+    basis : ndarray of shape (p, p) or None
+        An upper triangle M; `Sums.gram` and `Sums.gradient` are then those of A M.
+    """
+
+    A: Array
+    b: Array
+    loss: Loss
+    count: Array | None = None
+    factor: Array | None = None
+    weight: Array | None = None
+    basis: Array | None = None
+
+    def __call__(self, x: Array, s: float, newton: bool = False) -> Sums:
+        """Return the sums at (x, s); the Gram matrix is that of a Newton step if asked."""
+        n, p = self.A.shape
+        small = n * max(p, 1) <= LARGE_ELEMENTS
+        sums = self._by_numpy if small or p > _WIDE else self._compiled
+        return sums(x, s, newton)
+
+    def _by_numpy(self, x: Array, s: float, newton: bool) -> Sums:
+        p = len(x)
+        rho, slope, G, g = 0.0, 0.0, np.zeros((p, p)), np.zeros(p)
+        for rows in row_blocks(*self.A.shape):
+            block = self.A[rows]
+            r = self.b[rows] - block @ x
+            u = np.clip(_times(r, self.factor, rows) / s, -_FAR, _FAR)
+            robust = self.loss.weight(u)
+            rho += float(np.sum(_times(self.loss.rho(u), self.count, rows)))
+            slope += float(np.sum(_times(robust * u * u, self.count, rows)))
+            w = _times(robust, self.weight, rows)
+            W = _times(self.loss.dpsi(u), self.weight, rows) if newton else w
+            block = block if self.basis is None else block @ self.basis
+            G += (block * W[:, None]).T @ block
+            g += (w * r) @ block
+        return Sums(rho, slope, G, g)
+
+    def _compiled(self, x: Array, s: float, newton: bool) -> Sums:
+        (n, p), loss, none = self.A.shape, self.loss, np.empty(0)
+        count, factor, weight = (
+            none if a is None else a for a in (self.count, self.factor, self.weight)
+        )
+        basis = np.empty((0, 0)) if self.basis is None else self.basis
+        fold = engine(cast(Any, type(loss)), len(loss.shape))
+
+        def work(part: slice) -> Array:
+            out = np.zeros(2 + p + p * p)
+            fold(
+                self.A[part], self.b[part], count[part], factor[part], weight[part], basis, x, s,
+                newton, loss.c, loss.shape, out,
+            )  # fmt: skip
+            return out
+
+        total = sum(in_threads(work, n, _CHUNK, n * (30.0 + p * p)))
+        G = total[2 + p :].reshape(p, p)
+        G = G + np.tril(G, -1).T
+        return Sums(float(total[0]), float(total[1]), G, total[2 : 2 + p])
+
+
+def m_scale(
+    r: Array,
+    s: float,
+    goal: float,
+    loss: Loss,
+    count: Array | None = None,
+    tol: float = 1e-12,
+) -> float:
+    """Return the s with ``sum(count * rho(r / s)) = goal``, by Newton's method from s > 0.
+
+    The error is about the square of `tol`, for a loss that is smooth.
+    """
+    for _ in range(60):
+        rho, slope = rho_sums(r, s, loss, count)
+        new = newton_scale(s, rho, slope, goal)
+        if abs(new - s) <= tol * s:
+            return new
+        s = new
+    return s
+
+
+def rho_sums(r: Array, s: float, loss: Loss, count: Array | None = None) -> tuple[float, float]:
+    """Return ``sum(count * rho(u))`` and ``sum(count * psi(u) * u)`` for u = r / s."""
+    # Rows of no columns: nothing else is left of the sums.
+    sums = RowSums(np.empty((len(r), 0)), r, loss, count)(np.empty(0), s)
+    return sums.rho, sums.slope
+
+
+def newton_scale(s: float, rho: float, slope: float, goal: float) -> float:
+    """Return the next scale from the sums at s, at most four times larger or smaller."""
+    q = 1.0 - 2.0 * (rho - goal) / slope if slope > 0.0 else 0.0
+    return s * min(max(1.0 / math.sqrt(q) if q > 0.0 else 4.0, 0.25), 4.0)
+
+
+def _times(values: Array, factor: Array | None, rows: slice) -> Array:
+    return values if factor is None else values * factor[rows]
+
+
+@functools.cache
+def engine(loss: type[Loss], shapes: int) -> Callable[..., Any]:
+    """Return the compiled pass of a loss with so many shape parameters."""
+    rho, rho1 = loss.engine("rho", exact=False)
+    weight, weight1 = loss.engine("weight", exact=False)
+    dpsi, dpsi1 = loss.engine("dpsi", exact=False)
+    for formula in (rho1, weight1, dpsi1):
+        register_jitable(forceinline=True)(formula)
+    unique = named(
+        source_stamp(rho, rho1, _scalar),
+        source_stamp(weight, weight1, _scalar),
+        source_stamp(dpsi, dpsi1, _scalar),
+        _dense.STAMP,
+        shapes,
+    )
+    cache = can_cache(rho1) and can_cache(weight1) and can_cache(dpsi1)
+    # One version for every layout, read-only or not: the block is copied anyway.
+    vector = numba.types.Array(numba.float64, 1, "A", readonly=True)
+    matrix = numba.types.Array(numba.float64, 2, "A", readonly=True)
+    signature = numba.void(
+        matrix, vector, vector, vector, vector, matrix, vector, numba.float64, numba.boolean,
+        numba.float64, cast(Any, numba).typeof((0.0,) * shapes), numba.float64[::1],
+    )  # fmt: skip
+
+    @register_jitable
+    @unique
+    def evaluate(
+        r: Any, f: Any, k: Any, v: Any, s: Any, c: Any, shape: Any, t: Any, q: Any, w: Any
+    ) -> None:
+        """Set t = f rho(u), q = f psi(u) u and w = v weight(u)."""
+        inverse = 1.0 / s
+        for i in range(len(r)):
+            u = min(max(r[i] * k[i] * inverse, -_FAR), _FAR)
+            robust = weight(weight1, u, c, _scalar, *shape)
+            t[i] = f[i] * rho(rho1, u, c, _scalar, *shape)
+            q[i] = f[i] * robust * u * u
+            w[i] = v[i] * robust
+
+    @register_jitable
+    @unique
+    def curve(r: Any, k: Any, v: Any, s: Any, c: Any, shape: Any, w: Any) -> None:
+        """Set w = v psi'(u)."""
+        inverse = 1.0 / s
+        for i in range(len(r)):
+            u = min(max(r[i] * k[i] * inverse, -_FAR), _FAR)
+            w[i] = v[i] * dpsi(dpsi1, u, c, _scalar, *shape)
+
+    @numba.njit(signature, nogil=True, cache=cache, error_model="numpy")
+    @unique
+    def fold(
+        A: Any, b: Any, count: Any, factor: Any, own: Any, M: Any, x: Any, s: Any, newton: Any,
+        c: Any, shape: Any, out: Any,
+    ) -> None:  # fmt: skip
+        """Add the sums of `Sums` to out, one after the other; G is a lower triangle."""
+        n, p = A.shape
+        m = _dense.BLOCK
+        block, mixed = _dense.padded(p, m), _dense.padded(p if len(M) > 0 else 0, m)
+        bk, r, t, q, w = np.empty(m), np.empty(m), np.empty(m), np.empty(m), np.empty(m)
+        f, k, v = np.ones(m), np.ones(m), np.ones(m)
+        T, S = np.empty((3, m)), np.empty((3, 3))
+        G, g = np.zeros((p, p)), np.empty(p)
+        for low in range(0, n, m):
+            high = min(m, n - low)
+            _dense.transpose(A, low, high, block)
+            _dense.part(b, low, high, bk)
+            if len(count) > 0:
+                _dense.part(count, low, high, f)
+            if len(factor) > 0:
+                _dense.part(factor, low, high, k)
+            if len(own) > 0:
+                _dense.part(own, low, high, v)
+            # Whole blocks vectorize: the last is filled up with rows that weigh 0.
+            for i in range(high, m):
+                f[i] = 0.0
+                v[i] = 0.0
+            _dense.residuals(block, bk, x, r)
+            evaluate(r, f, k, v, s, c, shape, t, q, w)
+            out[0] += _dense.total(t)
+            out[1] += _dense.total(q)
+            z = block
+            if len(M) > 0:
+                _dense.times_triangle(block, M, mixed)
+                z = mixed
+            for i in range(m):
+                t[i] = w[i] * r[i]
+            for j in range(p):
+                g[j] = _dense.dot(t, z[j])
+                out[2 + j] += g[j]
+            if newton:
+                curve(r, k, v, s, c, shape, w)
+            _dense.add_gram(z, w, 0, m, T, S, G)
+        for j in range(p):
+            for l in range(j + 1):
+                out[2 + p + j * p + l] += G[j, l]
+
+    return fold

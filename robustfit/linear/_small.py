@@ -1,0 +1,337 @@
+"""Compiled fits of many small problems: a call fits a block of them, one after the other.
+
+The designs are transposed, (problems or 1, p, n), with rows divided by their standard deviation and
+rows that do not count set to zero; the responses are of order one. Both kernels take the regular
+course of a fit only. Whatever does not take it, they report as not done.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable
+from typing import Any, cast
+
+import numba
+import numpy as np
+from numba.extending import register_jitable
+
+from robustfit import _scalar
+from robustfit._kernels import _dense
+from robustfit.losses import Loss
+from robustfit.losses._compiled import can_cache, named, source_stamp
+from robustfit.starts import _s, _subsets
+
+# Where a step moves the fit by fewer standard errors than this, Newton's method is tried, and
+# steps shorter than the next that no longer shrink are rounding: as in the single fit.
+_NEAR = 1e-2
+_SETTLED = 1e-7
+# The responses are of order one: a smaller scale may be on its way to an exact fit.
+_EXACT = 1e-8
+# Of an equilibrated Gram matrix; below it, the single fit takes more care.
+_SMALL_PIVOT = 1e-6
+# Median of |U| for a standard normal U.
+_QUARTILE = 0.6744897501960817
+# A subset's fit whose M-scale is so many times that of a candidate is left as it is.
+_HOPELESS = 4.0
+# The best is known when the last step of each, in standard errors, and the scale are so exact: the
+# error of the scale is of the order of the square of the first over n.
+_LOOSE, _LOOSE_SCALE = 1e-2, 1e-6
+# The responses are of order one, so that no M-scale is larger than this.
+_FAR = 1e100
+
+_jit = numba.njit(nogil=True, cache=True, error_model="numpy")
+
+
+@_jit
+def _regular(L: Any, G: Any) -> Any:
+    """Return whether no pivot of the factor L of G is small."""
+    for j in range(len(L)):
+        if not L[j, j] * L[j, j] > _SMALL_PIVOT * G[j, j] or L[j, j] == math.inf:
+            return False
+    return True
+
+
+@_jit
+def _gram(At: Any, w: Any, t: Any, G: Any) -> None:
+    """Set the lower triangle of G to A'WA; t is scratch.
+
+    For the short columns here this takes a third of the time of `_dense.gram`.
+    """
+    for j in range(len(G)):
+        for i in range(len(w)):
+            t[i] = w[i] * At[j, i]
+        for l in range(j + 1):
+            G[j, l] = _dense.dot(t, At[l])
+
+
+@_jit
+def _length(L: Any, d: Any) -> Any:
+    """Return sqrt(d' L L' d)."""
+    out = 0.0
+    for j in range(len(d)):
+        part = 0.0
+        for i in range(j, len(d)):
+            part += L[i, j] * d[i]
+        out += part * part
+    return math.sqrt(out)
+
+
+@_jit
+def _slack(f: Any) -> Any:
+    """Return half of the sum of f, and what rounding of partial sums may add to it."""
+    total, least = 0.0, math.inf
+    for i in range(len(f)):
+        total += f[i]
+        if f[i] > 0.0:
+            least = min(least, f[i])
+    return 0.5 * total, min(2.2e-16 * len(f) * 0.5 * total, 0.25 * least)
+
+
+@_jit
+def _mad(At: Any, r: Any, f: Any, half: Any, slack: Any, a: Any, q: Any, v: Any) -> Any:
+    """Return the MAD about zero and set v to its gradient in x; a and q are scratch."""
+    low = _subsets.upper_quantile(r, f, half + slack, a, q)
+    high = _subsets.upper_quantile(r, f, half - slack, a, q)
+    for j in range(len(v)):
+        v[j] = 0.0
+    for i in range(len(r)):
+        size = math.fabs(r[i])
+        if size in (low, high):
+            share = 0.5 if low != high else 1.0
+            share *= (-1.0 if r[i] > 0.0 else 1.0) / _QUARTILE
+            for j in range(len(v)):
+                v[j] += share * At[j, i]
+    return 0.5 * (low + high) / _QUARTILE
+
+
+@_jit
+def least_squares(At: Any, b: Any, f: Any, x: Any, done: Any) -> None:
+    """Set the rows of x to the least-squares fits."""
+    m, n = b.shape
+    p = At.shape[1]
+    r, t = np.empty(n), np.empty(n)
+    G, L = np.empty((p, p)), np.empty((p, p))
+    g, d = np.empty(p), np.empty(p)
+    for k in range(m):
+        if not done[k]:
+            continue
+        At_k, f_k = At[k % len(At)], f[k % len(f)]
+        _gram(At_k, f_k, t, G)
+        _dense.cholesky(G, L)
+        done[k] = _regular(L, G)
+        for j in range(p):
+            x[k, j] = 0.0
+        # The second step removes most of the rounding of the first.
+        for _ in range(2):
+            _dense.residuals(At_k, b[k], x[k], r)
+            _dense.gradient(At_k, f_k, r, t, g)
+            _dense.cholesky_solve(L, g, d)
+            for j in range(p):
+                x[k, j] += d[j]
+
+
+@functools.cache
+def m_engine(loss: type[Loss]) -> Callable[..., Any]:
+    """Return the compiled M-step of a loss for many problems."""
+    weight, weight1 = loss.engine("weight", exact=False)
+    dpsi, dpsi1 = loss.engine("dpsi", exact=False)
+    for formula in (weight1, dpsi1):
+        register_jitable(forceinline=True)(formula)
+    unique = named(
+        source_stamp(weight, weight1, _scalar),
+        source_stamp(dpsi, dpsi1, _scalar),
+        _subsets.STAMP,
+        _STAMP,
+    )
+    cache = can_cache(weight1) and can_cache(dpsi1)
+
+    @register_jitable
+    @unique
+    def evaluate(
+        r: Any, f: Any, s: Any, c: Any, shape: Any, newton: Any, w: Any, q: Any, h: Any
+    ) -> None:
+        """Set w = f weight(u); for a Newton step q = f psi'(u) and h = q u."""
+        inverse = 1.0 / s
+        for i in range(len(r)):
+            w[i] = f[i] * weight(weight1, r[i] * inverse, c, _scalar, *shape)
+        if newton:
+            for i in range(len(r)):
+                u = r[i] * inverse
+                q[i] = f[i] * dpsi(dpsi1, u, c, _scalar, *shape)
+                h[i] = q[i] * u
+
+    @numba.njit(nogil=True, cache=cache, error_model="numpy")
+    @unique
+    def solve(
+        At: Any, b: Any, f: Any, x: Any, s: Any, moving: Any, limit: Any, tol: Any, c: Any,
+        shape: Any, nit: Any, done: Any,
+    ) -> None:  # fmt: skip
+        """Iterate from x to the M-estimates; with `moving` the scale is the MAD throughout.
+
+        Near the solution Newton steps take over. Where the scale moves, its dependence on x adds
+        a term of rank one to their equations.
+        """
+        m, n = b.shape
+        p = At.shape[1]
+        r, w, q, h, t = np.empty(n), np.empty(n), np.empty(n), np.empty(n), np.empty(n)
+        G, L = np.empty((p, p)), np.empty((p, p))
+        g, d, v, e = np.empty(p), np.empty(p), np.empty(p), np.empty(p)
+        for k in range(m):
+            if not done[k]:
+                continue
+            At_k, b_k, f_k, x_k, s_k = At[k % len(At)], b[k], f[k % len(f)], x[k], s[k]
+            half, slack = _slack(f_k)
+            done[k] = False
+            newton, ended, last = False, False, math.inf
+            for taken in range(limit + 1):
+                _dense.residuals(At_k, b_k, x_k, r)
+                if moving:
+                    s_k = _mad(At_k, r, f_k, half, slack, t, q, v)
+                if ended:
+                    s[k], nit[k], done[k] = s_k, taken, True
+                    break
+                if not s_k > _EXACT:
+                    break
+                evaluate(r, f_k, s_k, c, shape, newton, w, q, h)
+                _dense.gradient(At_k, w, r, t, g)
+                if newton:
+                    _gram(At_k, q, t, G)
+                    newton = _dense.cholesky(G, L) and _regular(L, G)
+                if not newton:
+                    _gram(At_k, w, t, G)
+                    if not (_dense.cholesky(G, L) and _regular(L, G)):
+                        break
+                _dense.cholesky_solve(L, g, d)
+                if newton and moving:
+                    for j in range(p):
+                        g[j] = _dense.dot(h, At_k[j])
+                    _dense.cholesky_solve(L, g, e)
+                    factor = _dense.dot(v, d) / (1.0 + _dense.dot(v, e))
+                    for j in range(p):
+                        d[j] -= factor * e[j]
+                for j in range(p):
+                    x_k[j] += d[j]
+                size = _length(L, d) / s_k
+                ratio = 0.0 if newton else min(size / last, 0.999)
+                ended = size <= tol * (1.0 - ratio) or (size < _SETTLED and size >= 0.5 * last)
+                # After a Newton step that did not shrink comes a plain one.
+                newton = size < _NEAR and not (newton and size >= 0.5 * last)
+                last = size
+
+    return solve
+
+
+@functools.cache
+def s_engine(loss: type[Loss]) -> Callable[..., Any]:
+    """Return the compiled search for the S-estimates of many problems."""
+    rho, rho1 = loss.engine("rho", exact=False)
+    weight, weight1 = loss.engine("weight", exact=False)
+    search = _s.engine(cast(Any, loss))
+    unique = named(
+        source_stamp(rho, rho1, _scalar),
+        source_stamp(weight, weight1, _scalar),
+        source_stamp(_s.s_estimate, rho1, _scalar),
+        _subsets.STAMP,
+        _STAMP,
+    )
+    cache = can_cache(rho1) and can_cache(weight1)
+
+    @register_jitable
+    @unique
+    def weights(r: Any, f: Any, s: Any, c: Any, shape: Any, w: Any) -> None:
+        inverse = 1.0 / s
+        for i in range(len(r)):
+            w[i] = f[i] * weight(weight1, r[i] * inverse, c, _scalar, *shape)
+
+    @register_jitable
+    @unique
+    def toward(r: Any, f: Any, s: Any, goal: Any, c: Any, shape: Any, t: Any) -> Any:
+        """Return a value between s and the M-scale, the root of sum f rho(r / s) = goal."""
+        inverse = 1.0 / s
+        for i in range(len(r)):
+            t[i] = rho(rho1, r[i] * inverse, c, _scalar, *shape)
+        return s * math.sqrt(_dense.dot(t, f) / goal)
+
+    @numba.njit(nogil=True, cache=cache, error_model="numpy")
+    @unique
+    def estimate(
+        At: Any, b: Any, f: Any, goal: Any, top: Any, first: Any, order: Any, offset: Any,
+        best: Any, tol: Any, limit: Any, c: Any, shape: Any, x: Any, s: Any, done: Any,
+    ) -> None:  # fmt: skip
+        """Set x and s to the fits with the smallest M-scale; x are starts, too.
+
+        Each subset's fit is improved by a reweighting step. It becomes a candidate only if its
+        M-scale is below the largest of the best so far, which takes one sum over the rows to see
+        (Salibian-Barrera and Yohai 2006). The best are refined to convergence.
+        """
+        m, n = b.shape
+        p = At.shape[1]
+        r, w, t = np.empty(n), np.empty(n), np.empty(n)
+        G, L = np.empty((p, p)), np.empty((p, p))
+        g, d, z = np.empty(p), np.empty(p), np.empty(p)
+        none = np.empty((0, 0), np.int64)
+        xs, ss = np.empty((best + 1, p)), np.empty(best + 1)
+        ended = np.empty(best + 1, np.bool_)
+        for k in range(m):
+            if not done[k]:
+                continue
+            At_k, b_k, f_k = At[k % len(At)], b[k], f[k % len(f)]
+            goal_k = goal[k % len(goal)]
+            # Least squares is a candidate, too, and stands for those that are not found.
+            for i in range(best + 1):
+                ss[i] = math.inf
+                for j in range(p):
+                    xs[i, j] = x[k, j]
+            worst, exact = 0, False
+            for l in range(len(first)):
+                if not _subsets.elemental(At_k, b_k, first[l], order, offset[l], z):
+                    break
+                _dense.residuals(At_k, b_k, z, r)
+                far = min(_HOPELESS * ss[worst], _FAR)
+                if toward(r, f_k, far, goal_k, c, shape, t) >= far:
+                    continue
+                scale = _subsets.upper_quantile(r, f_k, goal_k / top, t, w) / _QUARTILE
+                exact = not scale > _EXACT
+                if exact:
+                    break
+                weights(r, f_k, scale, c, shape, w)
+                _dense.gradient(At_k, w, r, t, g)
+                _gram(At_k, w, t, G)
+                _dense.cholesky(G, L)
+                _dense.cholesky_solve(L, g, d)
+                for j in range(p):
+                    z[j] += d[j]
+                _dense.residuals(At_k, b_k, z, r)
+                # From above it comes nearer from above.
+                scale = toward(r, f_k, min(scale, ss[worst]), goal_k, c, shape, t)
+                if scale < ss[worst]:
+                    ss[worst] = toward(r, f_k, scale, goal_k, c, shape, t)
+                    for j in range(p):
+                        xs[worst, j] = z[j]
+                    for i in range(best):
+                        if ss[i] > ss[worst]:
+                            worst = i
+            if exact:
+                done[k] = False
+                continue
+            search(
+                At_k, b_k, f_k, goal_k, top, none, order, offset, xs, limit, _LOOSE, _LOOSE_SCALE,
+                c, shape, ss, ended,
+            )  # fmt: skip
+            i = 0
+            for l in range(1, best + 1):
+                if ss[l] < ss[i]:
+                    i = l
+            search(
+                At_k, b_k, f_k, goal_k, top, none, order, offset, xs[i : i + 1], limit, tol, 1e-14,
+                c, shape, ss[i : i + 1], ended[i : i + 1],
+            )  # fmt: skip
+            s[k], done[k] = ss[i], ended[i] and ss[i] > _EXACT
+            for j in range(p):
+                x[k, j] = xs[i, j]
+
+    return estimate
+
+
+_STAMP = source_stamp(_mad, least_squares, _scalar)

@@ -1,0 +1,196 @@
+"""The loss of a difference, with derivatives from psi and psi' instead of from autograd.
+
+Two ways lead to the same numbers. Ordinary tensors on the CPU take the compiled kernels: one
+pass forward, one backward, and only the inputs are kept. Everything else (another device,
+``torch.compile``, ``torch.func``, a second derivative, a tensor as constant) takes the formula of
+the loss in torch. The way is chosen here, from the inputs alone.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, cast
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+from robustfit._namespace import Torch
+from robustfit.losses import Loss
+from robustfit.torch import _kernels
+
+Reduction = Literal["none", "mean", "sum"]
+
+_PLAIN = (Tensor, torch.nn.Parameter)
+_ORDERS: tuple[Literal["rho", "psi", "dpsi"], ...] = ("rho", "psi", "dpsi")
+
+
+def loss_of_difference(
+    a: Tensor, b: Tensor, k: float | Tensor, loss: Loss, reduction: Reduction
+) -> Tensor:
+    """Return the loss of a - b with tuning constant `k` in place of the loss's own.
+
+    `a` and `b` are real floating tensors of one shape, `k` is a number or a tensor that
+    broadcasts to it. The result is float64 if an input is, and float32 otherwise: half
+    precision is left to the caller to round, once.
+    """
+    if _kernels_apply(a, b, k):
+        return _apply(_Fused, a, b, float(k), loss, reduction)
+    dtype = _working_dtype(a, b)
+    r = a.to(dtype) - b.to(dtype)
+    values = _curve(r, k.to(r).expand_as(r) if isinstance(k, Tensor) else k, loss, 0)
+    return values if reduction == "none" else getattr(values, reduction)()
+
+
+def _apply(function: type[torch.autograd.Function], *args: Any) -> Tensor:
+    return cast(Tensor, cast(Any, function).apply(*args))
+
+
+def _kernels_apply(a: Tensor, b: Tensor, k: float | Tensor) -> bool:
+    """Tell whether the kernels can read these tensors and nobody records what is done."""
+    recorded = torch.compiler.is_compiling() or _transforming() or cast(Any, torch.jit).is_tracing()
+    if recorded or not (_in_memory(a) and _in_memory(b)):
+        return False
+    return not isinstance(k, Tensor) or _is_constant(k)
+
+
+def _is_constant(k: Tensor) -> bool:
+    """Tell whether `k` is one number that nothing is differentiated by."""
+    tangent = cast(Any, forward_ad).unpack_dual(k).tangent
+    derived = k.requires_grad or tangent is not None
+    return k.numel() == 1 and not derived and _in_memory(k)
+
+
+def _transforming() -> bool:
+    """Tell whether a transform of torch.func is running; the compiler can follow this call."""
+    return bool(torch._C._are_functorch_transforms_active())
+
+
+def _in_memory(x: Tensor) -> bool:
+    """Tell whether `x` is an ordinary tensor of the CPU, not empty and not a wrapper."""
+    if type(x) not in _PLAIN or not x.is_cpu:
+        return False
+    try:
+        return x.data_ptr() != 0
+    except RuntimeError:
+        return False
+
+
+def _working_dtype(a: Tensor, b: Tensor) -> torch.dtype:
+    return torch.float64 if torch.float64 in (a.dtype, b.dtype) else torch.float32
+
+
+# -- by compiled kernels -----------------------------------------------------------------
+
+
+class _Fused(torch.autograd.Function):
+    """Value and slope by one pass of a kernel each."""
+
+    @staticmethod
+    def forward(ctx: Any, a: Tensor, b: Tensor, k: float, loss: Loss, reduction: Reduction) -> Any:
+        ctx.save_for_backward(a, b)
+        ctx.save_for_forward(a, b)
+        ctx.k, ctx.loss, ctx.reduction = k, loss, reduction
+        dtype = _working_dtype(a, b)
+        x, y = _dense(a, dtype), _dense(b, dtype)
+        if reduction == "none":
+            return _kernels.values(loss, k, x, y)
+        total = _kernels.total(loss, k, x, y)
+        return torch.scalar_tensor(total / a.numel() if reduction == "mean" else total, dtype=dtype)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> Any:
+        a, b = ctx.saved_tensors
+        factor = 1.0 / a.numel() if ctx.reduction == "mean" else 1.0
+        if torch.is_grad_enabled() or not (_in_memory(a) and _in_memory(b) and _in_memory(g)):
+            slope = g * factor * _slope(a, b, ctx.k, ctx.loss)
+        else:
+            # One number that is expanded, as by a sum, stays one number.
+            each = g[(0,) * g.ndim] if g.ndim and not any(g.stride()) else g
+            x, y = _dense(a, g.dtype), _dense(b, g.dtype)
+            slope = _kernels.slopes(ctx.loss, ctx.k, x, y, factor, _dense(each, g.dtype))
+        for_a, for_b = ctx.needs_input_grad[:2]
+        return slope if for_a else None, -slope if for_b else None, None, None, None
+
+    @staticmethod
+    def jvp(ctx: Any, da: Tensor, db: Tensor, *_: Any) -> Tensor:
+        a, b = ctx.saved_tensors
+        change = _slope(a, b, ctx.k, ctx.loss) * (da - db)
+        return change if ctx.reduction == "none" else getattr(change, ctx.reduction)()
+
+
+def _dense(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return `x` with its elements in order in memory, itself where they are."""
+    if x.dtype == dtype and x.is_contiguous() and not x.is_neg():
+        return x
+    return x.to(dtype).resolve_neg().contiguous()
+
+
+def _slope(a: Tensor, b: Tensor, k: float, loss: Loss) -> Tensor:
+    dtype = _working_dtype(a, b)
+    return _curve(a.to(dtype) - b.to(dtype), k, loss, 1)
+
+
+# -- by the formula in torch -------------------------------------------------------------
+
+
+def _curve(r: Tensor, k: float | Tensor, loss: Loss, order: int) -> Tensor:
+    """Return rho, psi or psi' of `r` at order 0, 1 or 2, each with the next as derivative."""
+    if order == 2:
+        return _formula(r, k, loss, order)
+    if not torch.compiler.is_compiling():
+        return _apply(_ForwardCurve, r, k, loss, order)
+    # The compiler has no rule for a function of one's own inside torch.func.
+    if _transforming():
+        return _formula(r, k, loss, order)
+    return _apply(_Curve, r, k, loss, order)
+
+
+def _formula(r: Tensor, k: float | Tensor, loss: Loss, order: int) -> Tensor:
+    # The class, because the compiler cannot follow a method of a loss that it has made itself.
+    scaled, formula = type(loss).engine(_ORDERS[order], exact=r.dtype == torch.float64)
+    value: Tensor = scaled(formula, r, k, Torch, *loss.shape)
+    return value
+
+
+class _Curve(torch.autograd.Function):
+    """The formula of one order, with the formula of the next as its derivative."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(r: Tensor, k: float | Tensor, loss: Loss, order: int) -> Tensor:
+        return _formula(r, k, loss, order)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        r, k, ctx.loss, ctx.order = inputs
+        ctx.k = None if isinstance(k, Tensor) else k
+        saved = (r, k) if isinstance(k, Tensor) else (r,)
+        ctx.save_for_backward(*saved)
+        ctx.save_for_forward(*saved)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> Any:
+        slope, by_k = _Curve.slopes(ctx, ctx.needs_input_grad[1])
+        return g * slope, None if by_k is None else g * by_k, None, None
+
+    @staticmethod
+    def slopes(ctx: Any, with_k: bool) -> tuple[Tensor, Tensor | None]:
+        """Return the derivatives by r and, if asked for, by k."""
+        r, k = ctx.saved_tensors if ctx.k is None else (*ctx.saved_tensors, ctx.k)
+        slope = _curve(r, k, ctx.loss, ctx.order + 1)
+        if not with_k:
+            return slope, None
+        # Order j is homogeneous in (r, k) of degree 2 - j (Euler).
+        value = _curve(r, k, ctx.loss, ctx.order)
+        return slope, ((2 - ctx.order) * value - r * slope) / k
+
+
+class _ForwardCurve(_Curve):
+    """The same with forward-mode derivatives, which the compiler refuses to see."""
+
+    @staticmethod
+    def jvp(ctx: Any, dr: Tensor | None, dk: Tensor | None, *_: Any) -> Tensor:
+        slope, by_k = _Curve.slopes(ctx, dk is not None)
+        change = torch.zeros_like(slope) if dr is None else slope * dr
+        return change if by_k is None or dk is None else change + by_k * dk
