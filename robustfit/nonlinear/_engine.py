@@ -14,7 +14,7 @@ from robustfit._progress import Bar, progress_bar
 from robustfit.losses import Loss, get_loss
 from robustfit.nonlinear._descent import bent, chosen, least_squares_step, robust_step
 from robustfit.nonlinear._problem import Array, Problem
-from robustfit.nonlinear._scales import s_scale, weighted_scale
+from robustfit.nonlinear._scales import s_scale, weighted_fit_scale, weighted_scale
 from robustfit.nonlinear._search import MOST, SAME, Candidate, Map, search
 from robustfit.nonlinear._separable import separable_step, separate
 
@@ -144,8 +144,11 @@ def find_start(problem: Problem, options: Options) -> Start:
 def _choose(problem: Problem, found: list[Candidate], loss: Loss, given: float | None) -> Start:
     """Return the candidate with the best objective at a common scale, and its own scale."""
     judge, best = loss if loss.bounded else get_loss("tukey"), found[0]
-    limit = _INFLATED * weighted_scale(problem, best.x, judge, best.scale)
-    common = _WIDER * min(best.scale, limit) if given is None else given
+    if given is None:
+        inner = weighted_fit_scale(problem, best.x, judge, best.scale)
+        common = _WIDER * min(best.scale, _INFLATED * inner)
+    else:
+        common = given
     fits = [
         robust_step(problem, candidate.x, judge, common, _TIGHT, _ENOUGH)
         for candidate in _distinct(found)
@@ -153,8 +156,14 @@ def _choose(problem: Problem, found: list[Candidate], loss: Loss, given: float |
     costs = [float(np.sum(judge.rho(problem.norms(x) / common))) for x in fits]
     x = fits[int(np.argmin(costs))]
     rivals = (other for other in fits if _rival(problem, judge, common, x, other))
-    scale = min(s_scale(problem, x), limit) if given is None else given
+    scale = _final_scale(problem, x, judge) if given is None else given
     return Start(x, scale, next(rivals, None))
+
+
+def _final_scale(problem: Problem, x: Array, loss: Loss) -> float:
+    """Return the M-scale at x, less of what far outliers add to it."""
+    scale = s_scale(problem, x)
+    return min(scale, _INFLATED * weighted_scale(problem, x, loss, scale))
 
 
 def _distinct(found: list[Candidate]) -> list[Candidate]:

@@ -20,7 +20,13 @@ import numpy as np
 from robustfit import scale as scales
 from robustfit.losses import Loss
 from robustfit.nonlinear._blocks import expectation, s_loss
+from robustfit.nonlinear._descent import robust_step
 from robustfit.nonlinear._problem import Array, Problem
+
+# A weighted scale that changes by less is settled; a fit takes so many steps to settle it, and
+# one that shrinks it more is on its way to fit fewer and fewer observations exactly.
+_SETTLED, _STEPS, _FARTHEST = 5e-3, 15, 4.0
+_TOLERANCE, _EVALUATIONS = 1e-7, 200
 
 
 def s_scale(problem: Problem, x: Array) -> float:
@@ -30,19 +36,36 @@ def s_scale(problem: Problem, x: Array) -> float:
 
 
 def weighted_scale(problem: Problem, x: Array, loss: Loss, above: float) -> float:
-    """Return the largest weighted scale that is at most `above`."""
-    t, scale = problem.norms(x), above
-    mean_weight, mean_square = _expectations(loss, problem.block)
-    for _ in range(100):
-        w = np.asarray(loss.weight(t / scale))
-        count = float(np.sum(w)) - problem.p / problem.block * mean_weight
-        if not count > 0.0:
-            break
-        new = math.sqrt(float(w @ t**2) / count * mean_weight / mean_square)
-        if not 0.0 < new < scale * (1.0 - 1e-3):
+    """Return the largest weighted scale of the residuals at x that is at most `above`."""
+    scale, new = above, weighted_update(problem, x, loss, above)
+    while new < scale * (1.0 - _SETTLED):
+        scale, new = new, weighted_update(problem, x, loss, new)
+    return scale
+
+
+def weighted_fit_scale(problem: Problem, x: Array, loss: Loss, above: float) -> float:
+    """Return the largest weighted scale at most `above` of a fit that follows it, from x."""
+    scale = above
+    for _ in range(_STEPS):
+        x = robust_step(problem, x, loss, scale, _TOLERANCE, _EVALUATIONS)
+        new = weighted_update(problem, x, loss, scale)
+        if not new < scale * (1.0 - _SETTLED) or new < above / _FARTHEST:
             break
         scale = new
     return scale
+
+
+def weighted_update(problem: Problem, x: Array, loss: Loss, scale: float) -> float:
+    """Return the weighted scale with the weights of a given one, `scale` if it has none."""
+    t = problem.norms(x)
+    w = np.asarray(loss.weight(t / scale))
+    mean_weight, mean_square = _expectations(loss, problem.block)
+    count = float(np.sum(w)) - problem.p / problem.block * mean_weight
+    # A far residual without weight must not overflow.
+    square = float(w @ np.square(np.where(w > 0.0, t, 0.0)))
+    if not count > 0.0 or not square > 0.0:
+        return scale
+    return math.sqrt(square / count * mean_weight / mean_square)
 
 
 @functools.cache

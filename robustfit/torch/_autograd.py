@@ -21,6 +21,11 @@ from robustfit.torch import _kernels
 Reduction = Literal["none", "mean", "sum"]
 
 _PLAIN = (Tensor, torch.nn.Parameter)
+# torch has no types for these. The second tells whether a transform of torch.func is running,
+# and the compiler can follow it.
+_tracing: Any = cast(Any, torch.jit).is_tracing
+_transforming: Any = torch._C._are_functorch_transforms_active
+_unpack_dual: Any = forward_ad.unpack_dual
 _ORDERS: tuple[Literal["rho", "psi", "dpsi"], ...] = ("rho", "psi", "dpsi")
 
 
@@ -34,45 +39,36 @@ def loss_of_difference(
     precision is left to the caller to round, once.
     """
     if _kernels_apply(a, b, k):
-        return _apply(_Fused, a, b, float(k), loss, reduction)
+        fused: Tensor = _fused(a, b, float(k), loss, reduction)
+        return fused
     dtype = _working_dtype(a, b)
     r = a.to(dtype) - b.to(dtype)
     values = _curve(r, k.to(r).expand_as(r) if isinstance(k, Tensor) else k, loss, 0)
     return values if reduction == "none" else getattr(values, reduction)()
 
 
-def _apply(function: type[torch.autograd.Function], *args: Any) -> Tensor:
-    return cast(Tensor, cast(Any, function).apply(*args))
-
-
 def _kernels_apply(a: Tensor, b: Tensor, k: float | Tensor) -> bool:
     """Tell whether the kernels can read these tensors and nobody records what is done."""
-    recorded = torch.compiler.is_compiling() or _transforming() or cast(Any, torch.jit).is_tracing()
-    if recorded or not (_in_memory(a) and _in_memory(b)):
+    if torch.compiler.is_compiling() or _transforming() or _tracing() or not _in_memory(a, b):
         return False
     return not isinstance(k, Tensor) or _is_constant(k)
 
 
 def _is_constant(k: Tensor) -> bool:
     """Tell whether `k` is one number that nothing is differentiated by."""
-    tangent = cast(Any, forward_ad).unpack_dual(k).tangent
-    derived = k.requires_grad or tangent is not None
+    derived = k.requires_grad or _unpack_dual(k).tangent is not None
     return k.numel() == 1 and not derived and _in_memory(k)
 
 
-def _transforming() -> bool:
-    """Tell whether a transform of torch.func is running; the compiler can follow this call."""
-    return bool(torch._C._are_functorch_transforms_active())
-
-
-def _in_memory(x: Tensor) -> bool:
-    """Tell whether `x` is an ordinary tensor of the CPU, not empty and not a wrapper."""
-    if type(x) not in _PLAIN or not x.is_cpu:
-        return False
+def _in_memory(*tensors: Tensor) -> bool:
+    """Tell whether these are ordinary tensors of the CPU, not empty and no wrappers."""
     try:
-        return x.data_ptr() != 0
+        for x in tensors:
+            if type(x) not in _PLAIN or not x.is_cpu or x.data_ptr() == 0:
+                return False
     except RuntimeError:
         return False
+    return True
 
 
 def _working_dtype(a: Tensor, b: Tensor) -> torch.dtype:
@@ -101,7 +97,7 @@ class _Fused(torch.autograd.Function):
     def backward(ctx: Any, g: Tensor) -> Any:
         a, b = ctx.saved_tensors
         factor = 1.0 / a.numel() if ctx.reduction == "mean" else 1.0
-        if torch.is_grad_enabled() or not (_in_memory(a) and _in_memory(b) and _in_memory(g)):
+        if torch.is_grad_enabled() or not _in_memory(a, b, g):
             slope = g * factor * _slope(a, b, ctx.k, ctx.loss)
         else:
             # One number that is expanded, as by a sum, stays one number.
@@ -138,11 +134,11 @@ def _curve(r: Tensor, k: float | Tensor, loss: Loss, order: int) -> Tensor:
     if order == 2:
         return _formula(r, k, loss, order)
     if not torch.compiler.is_compiling():
-        return _apply(_ForwardCurve, r, k, loss, order)
+        return cast(Tensor, _forward_curve(r, k, loss, order))
     # The compiler has no rule for a function of one's own inside torch.func.
     if _transforming():
         return _formula(r, k, loss, order)
-    return _apply(_Curve, r, k, loss, order)
+    return cast(Tensor, cast(Any, _Curve).apply(r, k, loss, order))
 
 
 def _formula(r: Tensor, k: float | Tensor, loss: Loss, order: int) -> Tensor:
@@ -194,3 +190,8 @@ class _ForwardCurve(_Curve):
         slope, by_k = _Curve.slopes(ctx, dk is not None)
         change = torch.zeros_like(slope) if dr is None else slope * dr
         return change if by_k is None or dk is None else change + by_k * dk
+
+
+# Looked up once: `apply` is not typed.
+_fused: Any = _Fused.apply
+_forward_curve: Any = _ForwardCurve.apply

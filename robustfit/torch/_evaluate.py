@@ -47,7 +47,8 @@ def evaluate(
             "it must be 'none', 'mean' or 'sum'"
         )
     dtype = result_dtype(a, b)
-    k = loss.c * checked_scale(scale, a)
+    unit = isinstance(scale, float) and scale == 1.0
+    k = loss.c if unit else loss.c * checked_scale(scale, a)
     if mask is not None or not (a.is_floating_point() and b.is_floating_point()):
         a, b = real_pair(a, b, mask, dtype)
     if weight is None and mask is None:
