@@ -140,11 +140,11 @@ def prepare(
     """Return checked data; raise a ValueError or TypeError that names the argument."""
     if nan_policy not in ("raise", "omit"):
         raise ValueError(f"nan_policy must be 'raise' or 'omit', got nan_policy={nan_policy!r}")
-    design, response = _matrix(A, "A"), _matrix(b, "b")
+    design, response = matrix(A, "A"), matrix(b, "b")
     if design.ndim != 2:
         raise ValueError(f"A must be 2-dimensional, got shape {design.shape}")
     n, p = design.shape
-    labels = _labels(A, names, p)
+    labels = column_labels(A, names, p)
     if response.ndim == 2 and response.shape[1] == 1:
         response = response[:, 0]
     if response.shape != (n,):
@@ -205,7 +205,7 @@ def _own(design: Array, A: Any) -> Array:
     return design.copy() if shared and design.size <= _SMALL else design
 
 
-def _labels(A: Any, names: Sequence[str] | None, p: int) -> tuple[str, ...]:
+def column_labels(A: Any, names: Sequence[str] | None, p: int) -> tuple[str, ...]:
     """Return the given names, else those of a data frame, else x1, x2, ..."""
     if names is not None:
         if len(names) != p:
@@ -215,7 +215,7 @@ def _labels(A: Any, names: Sequence[str] | None, p: int) -> tuple[str, ...]:
     return found if len(found) == p else tuple(f"x{j + 1}" for j in range(p))
 
 
-def _matrix(values: Any, name: str) -> Array:
+def matrix(values: Any, name: str) -> Array:
     """Return a float64 array; a view where dtype and layout serve."""
     if hasattr(values, "toarray"):
         raise TypeError(
@@ -238,7 +238,7 @@ def _matrix(values: Any, name: str) -> Array:
 def _weights(values: ArrayLike | None, name: str, n: int) -> Array:
     if values is None:
         return np.ones(n)
-    array = _matrix(values, name)
+    array = matrix(values, name)
     if array.shape != (n,):
         raise ValueError(f"{name} must have shape ({n},) like the rows of A, got {array.shape}")
     return array

@@ -47,6 +47,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robustfit import linalg
+from robustfit._kernels import row_blocks
 from robustfit.losses import Loss
 
 Array = NDArray[np.float64]
@@ -136,8 +137,7 @@ class Fitted:
     @functools.cached_property
     def leverage(self) -> Array:
         """Leverage of each row as one observation."""
-        h = linalg.leverage(self.A, self.row_weights) * np.square(self.inv_sd)
-        return np.asarray(np.minimum(h, 1.0))
+        return linalg.row_leverage(self.A, self.freq, self.inv_sd)
 
     @functools.cached_property
     def shrink(self) -> Array:
@@ -403,7 +403,7 @@ def at_s_scale(fitted: Fitted) -> bool:
 
 def z_blocks(fitted: Fitted) -> Iterator[tuple[slice, Array]]:
     """Yield the rows z, divided by their standard deviation, block by block."""
-    for rows in linalg.row_blocks(*fitted.A.shape):
+    for rows in row_blocks(*fitted.A.shape):
         yield rows, (fitted.A[rows] @ fitted.root) * fitted.inv_sd[rows, None]
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy import linalg
 
 from robustfit import _kernels
-from robustfit._kernels import row_blocks as row_blocks
+from robustfit._kernels import block_rows, row_blocks
 
 Array = NDArray[np.float64]
 
@@ -23,8 +23,6 @@ EPS = float(np.finfo(np.float64).eps)
 _SMALLEST_PIVOT = 1e-6
 # Above this pivot the Gram matrix itself has lost less than half of the digits.
 _GOOD_PIVOT = 1e-3
-# Elements of the blocks of rows that are folded into a triangular factor.
-_BLOCK_ELEMENTS = 1 << 15
 # Up to this many elements the start is solved by QR with refinement: time is no matter.
 _REFINED_ELEMENTS = 200_000
 
@@ -135,8 +133,7 @@ def largest(A: Array) -> Array:
         # Along the rows the maximum is slow where they are short.
         return np.asarray(np.max(np.ascontiguousarray(np.abs(A[rows]).T), axis=1, initial=0.0))
 
-    size = max(1, _BLOCK_ELEMENTS // max(p, 1))
-    parts = _kernels.in_threads(work, n, size, float(A.size))
+    parts = _kernels.in_threads(work, n, block_rows(p), float(A.size))
     return np.asarray(np.max(np.array([np.zeros(p), *parts]), axis=0))
 
 
@@ -239,11 +236,18 @@ def _triangular(A: Array, w: Array, scale: Array) -> Array:
     n, p = A.shape
     root = np.sqrt(w)
     R = np.zeros((0, p))
-    for start in range(0, n, max(4 * p, _BLOCK_ELEMENTS // p)):
-        rows = slice(start, start + max(4 * p, _BLOCK_ELEMENTS // p))
+    size = max(4 * p, block_rows(p))
+    for start in range(0, n, size):
+        rows = slice(start, start + size)
         block = np.vstack([R, A[rows] * scale * root[rows, None]])
         R = linalg.qr(block, mode="r", check_finite=False)[0][:p]
     return R
+
+
+def row_leverage(A: Array, freq: Array, inv_sd: Array, w: Array | float = 1.0) -> Array:
+    """Return the leverage of each row as one observation, with extra weights w."""
+    square = np.square(inv_sd) * w
+    return np.asarray(np.minimum(leverage(A, freq * square) * square, 1.0))
 
 
 def leverage(A: Array, w: Array) -> Array:

@@ -15,6 +15,7 @@ from scipy import special
 
 from robustfit import _checks, covariance, linalg
 from robustfit import compare as comparison
+from robustfit._estimate import LOW_WEIGHT, intervals, loss_text, outlying, plain, t_quantile
 from robustfit.bootstrap import BootstrapResult, fast_bootstrap
 from robustfit.diagnostics import Diagnostics, diagnose
 from robustfit.losses import Loss
@@ -24,9 +25,6 @@ if TYPE_CHECKING:
     from robustfit.covariance import Fitted
 
 Array = NDArray[np.float64]
-
-# Below this weight a row is counted as rejected in the summary.
-LOW_WEIGHT = 0.1
 
 
 class Status(enum.Enum):
@@ -249,12 +247,7 @@ class FitResult:
         level : float, default: 0.95
             Coverage, in (0, 1).
         """
-        half = self._quantile(level) * self.bse
-        return np.column_stack([self.x - half, self.x + half])
-
-    def _quantile(self, level: float) -> float:
-        level = _checks.between(level, "level", 0.0, 1.0)
-        return float(special.stdtrit(self.df_t, 0.5 + 0.5 * level))
+        return intervals(self.x, self.bse, self.df_t, level)
 
     @functools.cached_property
     def _fitted(self) -> Fitted:
@@ -322,7 +315,7 @@ class FitResult:
         sd = np.where(lost, np.nan, np.sqrt(np.maximum(variance, 0.0)) * unit)
         if interval == "prediction":
             sd = np.hypot(sd, self._inner.scale / np.sqrt(_shares(var_weights, len(A))))
-        half = self._quantile(level) * sd * self._data.unit
+        half = t_quantile(level, self.df_t) * sd * self._data.unit
         return np.column_stack([mean, mean - half, mean + half])
 
     def wald_test(self, R: ArrayLike, q: ArrayLike = 0.0) -> dict[str, float]:
@@ -516,11 +509,7 @@ class FitResult:
             Rows with a weight at most this. Default: 0.1 / n, as in robustbase, or 0.1 for a
             loss whose weight does not reach zero.
         """
-        if threshold is None:
-            threshold = LOW_WEIGHT / self.nobs if self.loss.redescending else LOW_WEIGHT
-        threshold = _checks.between(threshold, "threshold", 0.0, 1.0, "[]")
-        rows = np.flatnonzero(self.weights <= threshold)
-        return rows[np.argsort(self.weights[rows], kind="stable")]
+        return outlying(self.weights, self.loss, self.nobs, threshold)
 
     def diagnostics(
         self, threshold: float = 0.5, *, method: Literal["ogk", "mcd"] = "ogk"
@@ -572,26 +561,26 @@ class FitResult:
             "status": self.status.name,
             "message": self.message,
             "names": list(self.names),
-            "x": _plain(self.x),
-            "bse": _plain(self.bse),
-            "tvalues": _plain(self.tvalues),
-            "pvalues": _plain(self.pvalues),
-            "conf_int": _plain(self.conf_int()),
-            "cov": _plain(self.cov),
+            "x": plain(self.x),
+            "bse": plain(self.bse),
+            "tvalues": plain(self.tvalues),
+            "pvalues": plain(self.pvalues),
+            "conf_int": plain(self.conf_int()),
+            "cov": plain(self.cov),
             "cov_type": self.cov_type,
-            "scale": _plain(self.scale),
-            "cost": _plain(self.cost),
-            "rsquared": _plain(self.rsquared),
-            "rsquared_adj": _plain(self.rsquared_adj),
+            "scale": plain(self.scale),
+            "cost": plain(self.cost),
+            "rsquared": plain(self.rsquared),
+            "rsquared_adj": plain(self.rsquared_adj),
             "nit": self.nit,
-            "nobs": _plain(self.nobs),
-            "df_resid": _plain(self.df_resid),
+            "nobs": plain(self.nobs),
+            "df_resid": plain(self.df_resid),
             "rank": self.rank,
             "loss": repr(self.loss),
             "start": self.start,
             "scale_rule": self.scale_rule,
-            "weights": _plain(self.weights),
-            "resid": _plain(self.resid),
+            "weights": plain(self.weights),
+            "resid": plain(self.resid),
         }
 
     def to_matlab(self) -> dict[str, Any]:
@@ -685,7 +674,7 @@ class FitResult:
         head = [
             f"Robust linear fit: {verdict}",
             *([] if self.message == "" else [self.message]),
-            f"loss {self._loss_text()}, start {self.start}, scale {self.scale_rule}, "
+            f"loss {loss_text(self.loss)}, start {self.start}, scale {self.scale_rule}, "
             f"{self.nit} iterations",
             f"n = {self.nobs:.12g}, rank = {self.rank}, scale = {self.scale:.6g}, "
             f"robust R2 = {self.rsquared:.4f}, weight < {LOW_WEIGHT:g} on {low} rows",
@@ -710,12 +699,6 @@ class FitResult:
             for i, name in enumerate(self.names)
         ]
         return head, columns, rows
-
-    def _loss_text(self) -> str:
-        fields = ", ".join(
-            f"{f.name}={_brief(getattr(self.loss, f.name))}" for f in dataclasses.fields(self.loss)
-        )
-        return f"{type(self.loss).__name__}({fields})"
 
     def _inference_line(self) -> str:
         if not np.any(np.isfinite(self.bse)):
@@ -765,14 +748,3 @@ def _frozen(values: Array) -> Array:
     values = np.asarray(values)
     values.setflags(write=False)
     return values
-
-
-def _brief(value: Any) -> str:
-    return f"{value:.6g}" if isinstance(value, float) else repr(value)
-
-
-def _plain(value: Any) -> Any:
-    """Return floats and arrays as Python numbers and lists, None for what is not finite."""
-    if isinstance(value, np.ndarray):
-        return [_plain(v) for v in value]
-    return float(value) if np.isfinite(value) else None

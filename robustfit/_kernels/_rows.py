@@ -17,7 +17,7 @@ from robustfit import _scalar
 from robustfit._kernels import _dense
 from robustfit._kernels._threads import in_threads
 from robustfit.losses import Loss
-from robustfit.losses._compiled import can_cache, named, source_stamp
+from robustfit.losses._compiled import formulas
 
 Array = NDArray[np.float64]
 
@@ -33,9 +33,14 @@ _BLOCK_ELEMENTS = 1 << 15
 _FAR = 1e150
 
 
+def block_rows(p: int) -> int:
+    """Return how many rows of p columns make a block small enough for the cache."""
+    return max(1, _BLOCK_ELEMENTS // max(p, 1))
+
+
 def row_blocks(n: int, p: int) -> Iterator[slice]:
     """Yield slices that cover n rows in blocks small enough for the cache."""
-    size = max(1, _BLOCK_ELEMENTS // max(p, 1))
+    size = block_rows(p)
     for start in range(0, n, size):
         yield slice(start, min(start + size, n))
 
@@ -178,19 +183,8 @@ def _times(values: Array, factor: Array | None, rows: slice) -> Array:
 @functools.cache
 def engine(loss: type[Loss], shapes: int) -> Callable[..., Any]:
     """Return the compiled pass of a loss with so many shape parameters."""
-    rho, rho1 = loss.engine("rho", exact=False)
-    weight, weight1 = loss.engine("weight", exact=False)
-    dpsi, dpsi1 = loss.engine("dpsi", exact=False)
-    for formula in (rho1, weight1, dpsi1):
-        register_jitable(forceinline=True)(formula)
-    unique = named(
-        source_stamp(rho, rho1, _scalar),
-        source_stamp(weight, weight1, _scalar),
-        source_stamp(dpsi, dpsi1, _scalar),
-        _dense.STAMP,
-        shapes,
-    )
-    cache = can_cache(rho1) and can_cache(weight1) and can_cache(dpsi1)
+    pairs, unique, cache = formulas(loss, "rho", "weight", "dpsi", key=(_dense.STAMP, shapes))
+    (rho, rho1), (weight, weight1), (dpsi, dpsi1) = pairs
     # One version for every layout, read-only or not: the block is copied anyway.
     vector = numba.types.Array(numba.float64, 1, "A", readonly=True)
     matrix = numba.types.Array(numba.float64, 2, "A", readonly=True)

@@ -17,15 +17,23 @@ _WORTH_A_THREAD = 1e6
 _here = threading.local()
 
 
-def in_threads(work: Callable[[slice], Any], count: int, size: int, cost: float) -> list[Any]:
+def in_threads(
+    work: Callable[[slice], Any],
+    count: int,
+    size: int,
+    cost: float,
+    threads: int | None = None,
+) -> list[Any]:
     """Return ``work(part)`` for the parts of range(count), slices of `size`, in order.
 
     Plain threads, because Numba's own would start an OpenMP runtime, after which the process
     must not fork, and take longer to compile. The parts do not depend on the number of threads,
-    so neither does the result. `cost` is the number of floating-point operations in all.
+    so neither does the result. `cost` is the number of floating-point operations in all, `threads`
+    the most threads, by default Numba's number.
     """
     parts = [slice(low, min(low + size, count)) for low in range(0, count, size)]
-    threads = min(cast(Any, numba.config).NUMBA_NUM_THREADS, len(parts))
+    most = cast(Any, numba.config).NUMBA_NUM_THREADS if threads is None else threads
+    threads = min(most, len(parts))
     # Work inside of work waits for no thread: all of them may be waiting for it.
     if threads <= 1 or cost < _WORTH_A_THREAD or getattr(_here, "working", False):
         return [work(part) for part in parts]

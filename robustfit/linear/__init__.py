@@ -457,6 +457,6 @@ def _design_scale(problem: Problem, state: State) -> tuple[float, Array]:
     data = problem.data
     resid = problem.standardise(problem.residuals(state.x))
     w = np.asarray(problem.loss.weight(resid / state.scale))
-    h = _problem.row_leverage(data, w)
+    h = linalg.row_leverage(data.A, data.freq, data.inv_sd, w)
     scale = scales.d_scale(resid, h, problem.loss, start=state.scale, freq=data.freq)
     return scale, scales.tau_factors(problem.loss, h)

@@ -18,10 +18,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import special
 
 from robustfit import _checks
-from robustfit._inputs import _labels
+from robustfit._inputs import column_labels
 from robustfit._kernels import in_threads
 from robustfit._progress import progress_bar
 from robustfit.linear import _problem, _regular
@@ -136,7 +136,9 @@ class BatchResult:
     @property
     def pvalues(self) -> Array:
         """Two-sided p-values of x = 0 by Student's t with `df_t` degrees of freedom."""
-        return np.asarray(2.0 * stats.t.sf(np.abs(self.tvalues), self._per_coefficient(self.df_t)))
+        return np.asarray(
+            2.0 * special.stdtr(self._per_coefficient(self.df_t), -np.abs(self.tvalues))
+        )
 
     def conf_int(self, level: float = 0.95) -> Array:
         """Return confidence intervals, the shape of `x` with a last axis of 2.
@@ -147,7 +149,7 @@ class BatchResult:
             Coverage, in (0, 1).
         """
         level = _checks.between(level, "level", 0.0, 1.0)
-        quantile = stats.t.ppf(0.5 + 0.5 * level, self.df_t)
+        quantile = special.stdtrit(self.df_t, 0.5 + 0.5 * level)
         half = self._per_coefficient(quantile) * self.bse
         return np.stack([self.x - half, self.x + half], axis=-1)
 
@@ -209,7 +211,7 @@ def fit_batch(
     kept = _kept(outputs)
     problems = Problems.of(A, b, options.pop("freq_weights"), options.pop("var_weights"))
     names = _problem.labels(options["names"])
-    options["names"] = _labels(A if problems.shared else None, names, problems.A.shape[-1])
+    options["names"] = column_labels(A if problems.shared else None, names, problems.A.shape[-1])
     generator = _checks.generator(options["rng"])
     if options["rng"] is None or isinstance(options["rng"], np.random.Generator):
         # So that a problem that is fitted alone draws as it did in the batch.

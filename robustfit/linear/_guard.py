@@ -275,6 +275,8 @@ def with_rival(
 
 def rivals(problem: Problem, s_fit: SFit, s_loss: Loss) -> str:
     """Return a warning if another fit explains other rows about as well, else nothing."""
+    if not s_fit.alternatives:
+        return ""
     data, rest = problem.data, _left_out(problem, s_fit)
     t = np.abs(problem.residuals(s_fit.x)) * data.inv_sd
     for x, scale in s_fit.alternatives:

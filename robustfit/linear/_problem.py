@@ -120,15 +120,9 @@ def inner_bounds(
     return data.reduce(low), data.reduce(high)
 
 
-def row_leverage(data: Data, w: Array | float = 1.0) -> Array:
-    """Return the leverage of each row as one observation, with extra weights w."""
-    h = linalg.leverage(data.A, data.row_weights * w) * np.square(data.inv_sd) * w
-    return np.asarray(np.minimum(h, 1.0))
-
-
 def adjustment(data: Data) -> Array:
     """Return 1 / sqrt(1 - h), at most 100, as MATLAB and GSL bound it."""
-    h = row_leverage(data)
+    h = linalg.row_leverage(data.A, data.freq, data.inv_sd)
     return np.asarray(1.0 / np.sqrt(np.maximum(1.0 - h, 1e-4)))
 
 

@@ -15,11 +15,11 @@ from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import special
 
 from robustfit import _checks
 from robustfit import scale as scales
-from robustfit._inputs import _matrix
+from robustfit._inputs import matrix
 from robustfit._kernels import LARGE_ELEMENTS
 from robustfit.compare import difference_variance
 from robustfit.linear import _guard, _problem, _small
@@ -134,7 +134,7 @@ class Problems:
 def _numbers(values: Any, name: str) -> NDArray[Any]:
     """Return an array of real numbers, in its own precision: converted, many may not fit."""
     plain = isinstance(values, np.ndarray) and not isinstance(values, np.ma.MaskedArray)
-    return values if plain and values.dtype.kind in "fiub" else _matrix(values, name)
+    return values if plain and values.dtype.kind in "fiub" else matrix(values, name)
 
 
 @dataclass(frozen=True)
@@ -372,13 +372,13 @@ class Plan:
     @functools.cached_property
     def _suspicious(self) -> float:
         """Twice the log of the ratio of M-scales from which on a fit is followed, times n - p."""
-        level = stats.chi2.isf(_guard.SUSPICION_LEVEL, self.problems.A.shape[-1])
+        level = special.chdtri(self.problems.A.shape[-1], _guard.SUSPICION_LEVEL)
         return difference_variance(cast(Loss, self.s_loss), self.loss) * float(level)
 
     @functools.cached_property
     def _ladder(self) -> list[tuple[Loss, float]]:
         """Losses of rising efficiency, each with the longest step to it, squared, in scales."""
-        level = float(stats.chi2.isf(_guard.JUMP_LEVEL, self.problems.A.shape[-1]))
+        level = float(special.chdtri(self.problems.A.shape[-1], _guard.JUMP_LEVEL))
         target, before, steps = self.loss.efficiency(), cast(Loss, self.s_loss), []
         lower = [e for e in _guard.LADDER if e < target - 1e-9]
         for loss in (*(get_loss(self.loss, efficiency=e) for e in lower), self.loss):

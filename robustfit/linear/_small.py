@@ -19,7 +19,7 @@ from numba.extending import register_jitable
 from robustfit import _scalar
 from robustfit._kernels import _dense
 from robustfit.losses import Loss
-from robustfit.losses._compiled import can_cache, named, source_stamp
+from robustfit.losses._compiled import formulas, source_stamp
 from robustfit.starts import _s, _subsets
 
 # Where a step moves the fit by fewer standard errors than this, Newton's method is tried, and
@@ -134,17 +134,8 @@ def least_squares(At: Any, b: Any, f: Any, x: Any, done: Any) -> None:
 @functools.cache
 def m_engine(loss: type[Loss]) -> Callable[..., Any]:
     """Return the compiled M-step of a loss for many problems."""
-    weight, weight1 = loss.engine("weight", exact=False)
-    dpsi, dpsi1 = loss.engine("dpsi", exact=False)
-    for formula in (weight1, dpsi1):
-        register_jitable(forceinline=True)(formula)
-    unique = named(
-        source_stamp(weight, weight1, _scalar),
-        source_stamp(dpsi, dpsi1, _scalar),
-        _subsets.STAMP,
-        _STAMP,
-    )
-    cache = can_cache(weight1) and can_cache(dpsi1)
+    pairs, unique, cache = formulas(loss, "weight", "dpsi", key=(_subsets.STAMP, _STAMP))
+    (weight, weight1), (dpsi, dpsi1) = pairs
 
     @register_jitable
     @unique
@@ -225,17 +216,10 @@ def m_engine(loss: type[Loss]) -> Callable[..., Any]:
 @functools.cache
 def s_engine(loss: type[Loss]) -> Callable[..., Any]:
     """Return the compiled search for the S-estimates of many problems."""
-    rho, rho1 = loss.engine("rho", exact=False)
-    weight, weight1 = loss.engine("weight", exact=False)
-    search = _s.engine(cast(Any, loss))
-    unique = named(
-        source_stamp(rho, rho1, _scalar),
-        source_stamp(weight, weight1, _scalar),
-        source_stamp(_s.s_estimate, rho1, _scalar),
-        _subsets.STAMP,
-        _STAMP,
-    )
-    cache = can_cache(rho1) and can_cache(weight1)
+    search, (_, rho1) = _s.engine(cast(Any, loss)), loss.engine("rho", exact=False)
+    searched = source_stamp(_s.s_estimate, rho1, _scalar)
+    pairs, unique, cache = formulas(loss, "rho", "weight", key=(searched, _subsets.STAMP, _STAMP))
+    (rho, rho1), (weight, weight1) = pairs
 
     @register_jitable
     @unique

@@ -10,6 +10,8 @@ from typing import Any, TypeVar
 import numba
 from numba.extending import register_jitable
 
+from robustfit import _scalar
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -30,6 +32,34 @@ def ufunc(
         return scaled(formula, u, c, m, *shape)
 
     return evaluate
+
+
+def formulas(loss: Any, *kinds: str, key: tuple[object, ...] = ()) -> tuple[Any, Any, bool]:
+    """Return what a kernel factory needs of a loss.
+
+    Parameters
+    ----------
+    loss : type of Loss
+        The loss.
+    *kinds : {"rho", "psi", "weight", "dpsi"}
+        The functions that the kernel evaluates.
+    key : tuple, optional
+        What the kernel depends on besides their formulas.
+
+    Returns
+    -------
+    pairs : list of (scaled, formula)
+        For each kind, to be called as ``scaled(formula, u, c, _scalar, *shape)``.
+    unique : callable
+        The decorator `named` for every function compiled in the factory.
+    cache : bool
+        Whether the kernel may be kept on disk.
+    """
+    pairs = [loss.engine(kind, exact=False) for kind in kinds]
+    for _, formula in pairs:
+        register_jitable(forceinline=True)(formula)
+    stamps = (source_stamp(scaled, formula, _scalar) for scaled, formula in pairs)
+    return pairs, named(*stamps, *key), all(can_cache(formula) for _, formula in pairs)
 
 
 def named(*key: object) -> Callable[[F], F]:

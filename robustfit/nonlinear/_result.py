@@ -9,13 +9,13 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import special
 
 from robustfit import _checks
+from robustfit._estimate import LOW_WEIGHT, intervals, loss_text, outlying, plain, t_quantile
 from robustfit.losses import Loss
 from robustfit.nonlinear._curve import Curve
 from robustfit.nonlinear._problem import Array, Problem
-from robustfit.result import LOW_WEIGHT, Status, _brief, _plain
+from robustfit.result import Status
 
 
 @dataclasses.dataclass(frozen=True, repr=False, kw_only=True, eq=False)
@@ -120,12 +120,7 @@ class CurveFit(Sequence[Any]):
         level : float, default: 0.95
             Coverage, in (0, 1).
         """
-        half = self._quantile(level) * self.bse
-        return np.column_stack([self.x - half, self.x + half])
-
-    def _quantile(self, level: float) -> float:
-        level = _checks.between(level, "level", 0.0, 1.0)
-        return float(special.stdtrit(self.df_resid, 0.5 + 0.5 * level))
+        return intervals(self.x, self.bse, self.df_resid, level)
 
     def predict(
         self,
@@ -171,7 +166,7 @@ class CurveFit(Sequence[Any]):
         if interval == "prediction":
             share = 1.0 if sigma is None else np.asarray(sigma, dtype=np.float64)
             variance = variance + np.square(self.scale * share)
-        half = self._quantile(level) * np.sqrt(np.maximum(variance, 0.0))
+        half = t_quantile(level, self.df_resid) * np.sqrt(np.maximum(variance, 0.0))
         return np.column_stack([curve, curve - half, curve + half])
 
     # -- what the weights say -------------------------------------------------------------------
@@ -185,11 +180,7 @@ class CurveFit(Sequence[Any]):
             Observations with a weight at most this. Default: 0.1 / n, or 0.1 for a loss whose
             weight does not reach zero.
         """
-        if threshold is None:
-            threshold = LOW_WEIGHT / self.nobs if self.loss.redescending else LOW_WEIGHT
-        threshold = _checks.between(threshold, "threshold", 0.0, 1.0, "[]")
-        rows = np.flatnonzero(self.weights <= threshold)
-        return rows[np.argsort(self.weights[rows], kind="stable")]
+        return outlying(self.weights, self.loss, self.nobs, threshold)
 
     def plot(self, ax: Any = None) -> Any:
         """Draw the data, the curve and its confidence band (needs matplotlib).
@@ -215,19 +206,19 @@ class CurveFit(Sequence[Any]):
             "status": self.status.name,
             "message": self.message,
             "names": list(self.names),
-            "x": _plain(self.x),
-            "bse": _plain(self.bse),
-            "conf_int": _plain(self.conf_int()),
-            "cov": _plain(self.cov),
+            "x": plain(self.x),
+            "bse": plain(self.bse),
+            "conf_int": plain(self.conf_int()),
+            "cov": plain(self.cov),
             "cov_type": self.cov_type,
-            "scale": _plain(self.scale),
-            "cost": _plain(self.cost),
+            "scale": plain(self.scale),
+            "cost": plain(self.cost),
             "nobs": self.nobs,
             "df_resid": self.df_resid,
             "nfev": self.nfev,
             "loss": repr(self.loss),
-            "weights": _plain(self.weights),
-            "resid": _plain(self.resid),
+            "weights": plain(self.weights),
+            "resid": plain(self.resid),
         }
 
     def __repr__(self) -> str:
@@ -246,9 +237,6 @@ class CurveFit(Sequence[Any]):
             Coverage of the confidence intervals.
         """
         low = int(np.sum(self.weights < LOW_WEIGHT))
-        loss = ", ".join(
-            f"{f.name}={_brief(getattr(self.loss, f.name))}" for f in dataclasses.fields(self.loss)
-        )
         tail = f"{100.0 * level:g} %"
         width = max(10, *(len(name) for name in self.names))
         columns = ("estimate", "std error", f"[{tail}", f"{tail}]")
@@ -257,7 +245,7 @@ class CurveFit(Sequence[Any]):
             [
                 f"Robust curve fit: {self.status.verdict}",
                 *([self.message] if self.message else []),
-                f"loss {type(self.loss).__name__}({loss}), {self.nfev} evaluations",
+                f"loss {loss_text(self.loss)}, {self.nfev} evaluations",
                 f"n = {self.nobs}, p = {len(self.x)}, scale = {self.scale:.6g}, "
                 f"weight < {LOW_WEIGHT:g} on {low} observations",
                 f"standard errors {self.cov_type}, Student's t with {self.df_resid} degrees of "

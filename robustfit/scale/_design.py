@@ -6,9 +6,8 @@ import functools
 from collections.abc import Callable
 
 import numpy as np
+import scipy
 from numpy.typing import ArrayLike
-from scipy.interpolate import PchipInterpolator
-from scipy.optimize import brentq
 
 from robustfit import _checks
 from robustfit.losses import LOSSES, Loss
@@ -220,13 +219,13 @@ def _fast(loss: Loss) -> tuple[float, float] | None:
 
 
 @functools.lru_cache(maxsize=256)
-def _tau_square(loss: Loss) -> PchipInterpolator:
+def _tau_square(loss: Loss) -> scipy.interpolate.PchipInterpolator:
     """Return tau^2 by the definition, interpolated between 33 leverages."""
     h = 0.5 - 0.5 * np.cos(np.linspace(0.0, np.pi, 33))
     tau, last = np.ones_like(h), 1.0
     for i in range(1, len(h)):
         tau[i] = last = _tau(loss, float(h[i]), last)
-    return PchipInterpolator(h, tau * tau)
+    return scipy.interpolate.PchipInterpolator(h, tau * tau)
 
 
 def _tau(loss: Loss, h: float, near: float) -> float:
@@ -251,4 +250,4 @@ def _tau(loss: Loss, h: float, near: float) -> float:
         if low < _SMALLEST_TAU:
             return _SMALLEST_TAU
         low, high = 0.8 * low, low
-    return float(brentq(bias, low, high, xtol=1e-12))
+    return float(scipy.optimize.brentq(bias, low, high, xtol=1e-12))

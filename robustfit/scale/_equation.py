@@ -5,8 +5,8 @@ from __future__ import annotations
 import functools
 
 import numpy as np
+import scipy
 from numpy.typing import ArrayLike
-from scipy.optimize import brentq
 
 from robustfit import _checks
 from robustfit.losses import Loss, get_loss
@@ -338,7 +338,7 @@ def _outer_loss(inner: Loss, family: Loss, efficiency: float) -> Loss:
             f"efficiency={efficiency!r} cannot be reached with {inner!r}: the tau-estimate has "
             f"between {gap(low) + efficiency:.4g} and {gap(high) + efficiency:.4g}"
         )
-    return get_loss(family, c=float(brentq(gap, low, high, xtol=1e-14, rtol=1e-14)))
+    return get_loss(family, c=float(scipy.optimize.brentq(gap, low, high, xtol=1e-14, rtol=1e-14)))
 
 
 def _tau_efficiency(inner: Loss, outer: Loss) -> float:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from robustfit import _kernels, _scalar, linalg
 from robustfit._kernels import LARGE_ELEMENTS, RowSums, Sums, _dense, in_threads
 from robustfit.losses import Loss
-from robustfit.losses._compiled import can_cache, named, source_stamp
+from robustfit.losses._compiled import formulas
 from robustfit.starts import _subsets
 from robustfit.starts._subsets import NO_DRAWS, Draws, Rows
 
@@ -411,18 +411,8 @@ class _Problem:
 @functools.cache
 def engine(loss: type[Loss]) -> Callable[..., Any]:
     """Return the compiled search of a loss."""
-    rho, rho1 = loss.engine("rho", exact=False)
-    weight, weight1 = loss.engine("weight", exact=False)
-    dpsi, dpsi1 = loss.engine("dpsi", exact=False)
-    for formula in (rho1, weight1, dpsi1):
-        register_jitable(forceinline=True)(formula)
-    unique = named(
-        source_stamp(rho, rho1, _scalar),
-        source_stamp(weight, weight1, _scalar),
-        source_stamp(dpsi, dpsi1, _scalar),
-        _subsets.STAMP,
-    )
-    cache = can_cache(rho1) and can_cache(weight1) and can_cache(dpsi1)
+    pairs, unique, cache = formulas(loss, "rho", "weight", "dpsi", key=(_subsets.STAMP,))
+    (rho, rho1), (weight, weight1), (dpsi, dpsi1) = pairs
     jit = numba.njit(nogil=True, cache=cache, error_model="numpy")
 
     @register_jitable

@@ -8,9 +8,8 @@ arithmetic with the functions of `_single`, and are rounded once.
 from __future__ import annotations
 
 import functools
-import os
+import math
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, cast
 
 import numba
@@ -22,6 +21,7 @@ from numba.extending import intrinsic, register_jitable
 from torch import Tensor
 
 from robustfit import _scalar
+from robustfit._kernels import in_threads
 from robustfit.losses import Loss
 from robustfit.losses._compiled import can_cache, named, source_stamp
 from robustfit.torch import _single
@@ -44,10 +44,10 @@ def values(loss: Loss, k: float, a: Tensor, b: Tensor) -> Tensor:
     run, _, _, shape = _bound(loss, a.dtype is torch.float32)
     out = torch.empty_like(a)
 
-    def work(low: int, high: int) -> None:
-        run(a.data_ptr(), b.data_ptr(), out.data_ptr(), low, high, k, shape)
+    def work(part: slice) -> None:
+        run(a.data_ptr(), b.data_ptr(), out.data_ptr(), part.start, part.stop, k, shape)
 
-    _in_threads(work, a.numel())
+    _in_chunks(work, a.numel())
     return out
 
 
@@ -55,10 +55,10 @@ def total(loss: Loss, k: float, a: Tensor, b: Tensor) -> float:
     """Return the sum of the losses of a - b."""
     _, run, _, shape = _bound(loss, a.dtype is torch.float32)
 
-    def work(low: int, high: int) -> Any:
-        return run(a.data_ptr(), b.data_ptr(), low, high, k, shape)
+    def work(part: slice) -> Any:
+        return run(a.data_ptr(), b.data_ptr(), part.start, part.stop, k, shape)
 
-    return float(sum(_in_threads(work, a.numel())))
+    return float(sum(_in_chunks(work, a.numel())))
 
 
 def slopes(loss: Loss, k: float, a: Tensor, b: Tensor, factor: float, g: Tensor) -> Tensor:
@@ -67,36 +67,23 @@ def slopes(loss: Loss, k: float, a: Tensor, b: Tensor, factor: float, g: Tensor)
     out = torch.empty_like(a)
     one = g.numel() == 1
 
-    def work(low: int, high: int) -> None:
+    def work(part: slice) -> None:
         at = a.data_ptr(), b.data_ptr(), g.data_ptr(), out.data_ptr()
-        run(*at, low, high, k, shape, factor, one)
+        run(*at, part.start, part.stop, k, shape, factor, one)
 
-    _in_threads(work, a.numel())
+    _in_chunks(work, a.numel())
     return out
 
 
-def _in_threads(work: Callable[[int, int], Any], n: int) -> list[Any]:
-    """Return ``work(low, high)`` for the chunks of range(n), in order.
+def _in_chunks(work: Callable[[slice], Any], n: int) -> list[Any]:
+    """Return `work` of the chunks of range(n), in order, by as many threads as torch uses.
 
-    `work` holds the tensors, so that their memory outlives a call that is interrupted. As many
-    threads as torch uses share the chunks. They are not Numba's own: the start of its OpenMP
-    resets torch's number of threads, and a process that runs it must not fork.
+    `work` holds the tensors, so that their memory outlives a call that is interrupted.
     """
     if n <= _CHUNK:
-        return [work(0, n)]
+        return [work(slice(0, n))]
     size = max(_CHUNK, -(-n // (_CHUNKS * _BLOCK)) * _BLOCK)
-    lows = range(0, n, size)
-    highs = [min(low + size, n) for low in lows]
-    threads = torch.get_num_threads()
-    if threads == 1:
-        return list(map(work, lows, highs))
-    return list(_pool(threads, os.getpid()).map(work, lows, highs))
-
-
-@functools.cache
-def _pool(threads: int, pid: int) -> ThreadPoolExecutor:
-    """Return the waiting threads of this process: those of its parent do not survive a fork."""
-    return ThreadPoolExecutor(threads, "robustfit")
+    return in_threads(work, n, size, math.inf, torch.get_num_threads())
 
 
 # -- compiled ----------------------------------------------------------------------------

@@ -1,0 +1,61 @@
+"""What the results of all fits share: intervals, outliers, and how values are shown."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import special
+
+from robustfit import _checks
+from robustfit.losses import Loss
+
+Array = NDArray[np.float64]
+
+# Below this weight a row is counted as rejected.
+LOW_WEIGHT = 0.1
+
+
+def t_quantile(level: float, df: float) -> float:
+    """Return how many standard errors a two-sided interval extends, by Student's t."""
+    level = _checks.between(level, "level", 0.0, 1.0)
+    return float(special.stdtrit(df, 0.5 + 0.5 * level))
+
+
+def intervals(x: Array, bse: Array, df: float, level: float) -> Array:
+    """Return confidence intervals, shape (p, 2)."""
+    half = t_quantile(level, df) * bse
+    return np.column_stack([x - half, x + half])
+
+
+def outlying(weights: Array, loss: Loss, nobs: float, threshold: float | None) -> NDArray[np.intp]:
+    """Return the rows with a weight at most the threshold, the lowest weight first.
+
+    Default: 0.1 / n, as in robustbase, or 0.1 for a loss whose weight does not reach zero.
+    """
+    if threshold is None:
+        threshold = LOW_WEIGHT / nobs if loss.redescending else LOW_WEIGHT
+    threshold = _checks.between(threshold, "threshold", 0.0, 1.0, "[]")
+    rows = np.flatnonzero(weights <= threshold)
+    return rows[np.argsort(weights[rows], kind="stable")]
+
+
+def loss_text(loss: Loss) -> str:
+    """Return a loss with its parameters, to six digits."""
+    fields = ", ".join(
+        f"{f.name}={_brief(getattr(loss, f.name))}" for f in dataclasses.fields(loss)
+    )
+    return f"{type(loss).__name__}({fields})"
+
+
+def _brief(value: Any) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else repr(value)
+
+
+def plain(value: Any) -> Any:
+    """Return floats and arrays as Python numbers and lists, None for what is not finite."""
+    if isinstance(value, np.ndarray):
+        return [plain(v) for v in value]
+    return float(value) if np.isfinite(value) else None
