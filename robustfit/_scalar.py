@@ -20,6 +20,8 @@ LOG2_E = 1.4426950408889634
 # ln 2 in two parts: the first has 32 trailing zero bits, so k * LN2_HIGH is exact.
 LN2_HIGH = 6.93147180369123816490e-01
 LN2_LOW = 1.90821492927058770002e-10
+# 1.5 * 2**52: added to a smaller number, it leaves the nearest whole one in the last bits.
+WHOLE = 6755399441055744.0
 
 
 @_inline
@@ -46,10 +48,16 @@ def abs(x: Any) -> Any:
     return math.fabs(x)
 
 
+@_inline
+def _whole(x: Any) -> Any:
+    """Return the nearest whole number. Numba's `floor` and `rint` do not vectorise."""
+    return (x + WHOLE) - WHOLE
+
+
 @_contracted
 def _reduce(x: Any) -> Any:
     """Split x = k ln 2 + r + low, |r| <= ln(2) / 2, low its rounding (Cody and Waite 1980)."""
-    k = math.floor(x * LOG2_E + 0.5)
+    k = _whole(x * LOG2_E)
     high = x - k * LN2_HIGH
     r = high - k * LN2_LOW
     return k, r, (high - r) - k * LN2_LOW
@@ -75,9 +83,8 @@ def _expm1_reduced(r: Any, low: Any) -> Any:
 @_inline
 def _power_of_two(k: Any) -> Any:
     """Return 2**k for an integer-valued float -1022 <= k <= 1023 by its exponent bits."""
-    # Adding 1.5 * 2**52 leaves k in the last bits. A conversion to integers would not
-    # vectorise without AVX-512.
-    bits = np.float64(k + 6755399441055744.0).view(np.int64) + np.int64(1023)
+    # A conversion to integers would not vectorise without AVX-512.
+    bits = np.float64(k + WHOLE).view(np.int64) + np.int64(1023)
     return np.int64(bits << np.int64(52)).view(np.float64)
 
 
@@ -89,7 +96,7 @@ def _exponential(x: Any) -> Any:
     one power of two leaves the range of normal numbers at both ends.
     """
     k, r, low = _reduce(minimum(maximum(x, -746.0), 710.0))
-    half = math.floor(0.5 * k)
+    half = _whole(0.5 * k)
     return _expm1_reduced(r, low), _power_of_two(half), _power_of_two(k - half)
 
 
