@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from robustfit import linalg
+from robustfit import _kernels, linalg
 
 Array = NDArray[np.float64]
 
@@ -18,6 +18,8 @@ Array = NDArray[np.float64]
 _LARGEST = 1e150
 # Designs of up to this many elements are copied.
 _SMALL = 1_000_000
+# So many values tell what a typical one is.
+_SOME = 100_000
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,8 @@ class Data:
         Response divided by `unit`.
     freq, inv_sd : ndarray of shape (n,)
         Frequency weights and the root of the inverse-variance weights.
+    largest : ndarray of shape (rank,)
+        The largest absolute value of each column of `A`.
     unit : float
         A power of two, so that dividing by it is exact.
     columns : int
@@ -52,6 +56,7 @@ class Data:
     b: Array
     freq: Array
     inv_sd: Array
+    largest: Array
     unit: float
     columns: int
     names: tuple[str, ...]
@@ -75,14 +80,10 @@ class Data:
         """The largest absolute response, in the units of `b`."""
         return float(np.max(np.abs(self.b), initial=0.0))
 
-    @functools.cached_property
-    def largest(self) -> Array:
-        """The largest absolute value of each column of `A`."""
-        return linalg.largest(self.A)
-
     def with_basis(self, basis: Array) -> Data:
         """Return the same data in coordinates of the row space."""
-        return replace(self, A=self.A @ basis, basis=basis)
+        A = self.A @ basis
+        return replace(self, A=A, largest=_kernels.largest(A), basis=basis)
 
     @property
     def coordinates(self) -> Array | None:
@@ -150,11 +151,15 @@ def prepare(
     if response.shape != (n,):
         raise ValueError(f"b must have shape ({n},) like the rows of A, got {response.shape}")
     freq, var = _weights(freq_weights, "freq_weights", n), _weights(var_weights, "var_weights", n)
-    keep = _finite_rows(
-        {"A": design, "b": response, "freq_weights": freq, "var_weights": var}, nan_policy
+    largest = _kernels.largest(design)
+    given = {"b": response, "freq_weights": freq, "var_weights": var}
+    finite = bool(np.all(np.isfinite(largest))) and all(
+        np.all(np.isfinite(values)) for values in given.values()
     )
+    keep = None if finite else _finite_rows({"A": design, **given}, nan_policy)
     if keep is not None:
         design, response, freq, var = design[keep], response[keep], freq[keep], var[keep]
+        largest = _kernels.largest(design)
     for name, w in (("freq_weights", freq), ("var_weights", var)):
         if np.any(w < 0.0):
             raise ValueError(f"{name} must not be negative, got {float(np.min(w))!r}")
@@ -162,7 +167,6 @@ def prepare(
         raise ValueError(f"A must have at least a column, got shape {(n, p)}")
     if not np.any((freq > 0.0) & (var > 0.0)):
         raise ValueError(f"A must have a row with positive weight, got shape {(n, p)}")
-    largest = linalg.largest(design)
     if not np.any(largest):
         raise ValueError(f"A must have a column that is not zero, got shape {(n, p)}")
     freq = np.where(var > 0.0, freq, 0.0)
@@ -173,6 +177,7 @@ def prepare(
         b=np.clip(response / unit, -_LARGEST, _LARGEST),
         freq=freq,
         inv_sd=np.sqrt(var),
+        largest=largest if column_unit is None else largest * column_unit,
         unit=unit,
         columns=p,
         names=labels,
@@ -187,12 +192,13 @@ def _unit(b: Array) -> float:
     That of a typical value, so that the squares of good residuals do not vanish beside a gross
     error, but large enough that nothing leaves the range of doubles.
     """
-    size = np.abs(b[b != 0.0])
-    if len(size) == 0:
+    b = b[b != 0.0]
+    if len(b) == 0:
         return 1.0
+    some = np.abs(b[:: -(-len(b) // _SOME)])
     return max(
-        linalg.power_of_two(float(np.median(size))),
-        2.0**-500 * linalg.power_of_two(float(np.max(size))),
+        linalg.power_of_two(float(np.median(some))),
+        2.0**-500 * linalg.power_of_two(max(float(np.max(b)), -float(np.min(b)))),
     )
 
 
@@ -248,8 +254,6 @@ def _finite_rows(arrays: dict[str, Array], nan_policy: str) -> NDArray[np.bool_]
     """Return the rows where everything is finite; None if that is all of them."""
     keep = np.ones(len(arrays["b"]), dtype=bool)
     for name, array in arrays.items():
-        if np.all(np.isfinite(linalg.largest(array if array.ndim == 2 else array[:, None]))):
-            continue
         finite = np.isfinite(array).all(axis=tuple(range(1, array.ndim)))
         if nan_policy == "raise" and not finite.all():
             row = int(np.argmin(finite))

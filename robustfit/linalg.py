@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy import linalg
 
 from robustfit import _kernels
-from robustfit._kernels import block_rows, row_blocks
+from robustfit._kernels import block_rows, gram, largest, row_blocks
 
 Array = NDArray[np.float64]
 
@@ -47,18 +47,6 @@ class Step:
     norm: float
     rank: int
     gradient: Array
-
-
-def gram(A: Array, w: Array, r: Array) -> tuple[Array, Array]:
-    """Return A'WA and A'Wr in one pass over blocks of rows."""
-    n, p = A.shape
-    G, g = np.zeros((p, p)), np.zeros(p)
-    for rows in row_blocks(n, p):
-        block = A[rows]
-        weighted = block * w[rows, None]
-        G += weighted.T @ block
-        g += weighted.T @ r[rows]
-    return G, g
 
 
 def solve_gram(G: Array, g: Array) -> Array | None:
@@ -123,18 +111,6 @@ def rank_tolerance(A: Array) -> float:
     """Return the relative size below which a singular value counts as zero."""
     n, p = A.shape
     return float(max(n, p) * EPS)
-
-
-def largest(A: Array) -> Array:
-    """Return the largest absolute value of each column, NaN where one is NaN."""
-    n, p = A.shape
-
-    def work(rows: slice) -> Array:
-        # Along the rows the maximum is slow where they are short.
-        return np.asarray(np.max(np.ascontiguousarray(np.abs(A[rows]).T), axis=1, initial=0.0))
-
-    parts = _kernels.in_threads(work, n, block_rows(p), float(A.size))
-    return np.asarray(np.max(np.array([np.zeros(p), *parts]), axis=0))
 
 
 def column_scale(A: Array) -> Array:

@@ -5,12 +5,16 @@ from robustfit._kernels._rows import (
     RowSums,
     Sums,
     block_rows,
+    by_rows,
+    gram,
+    largest,
     m_scale,
     newton_scale,
+    residuals,
     rho_sums,
     row_blocks,
 )
-from robustfit._kernels._threads import in_threads
+from robustfit._kernels._threads import in_threads, threads_of_our_own
 from robustfit._kernels._twice import residual_twice, transposed_twice
 
 __all__ = [
@@ -18,11 +22,16 @@ __all__ = [
     "RowSums",
     "Sums",
     "block_rows",
+    "by_rows",
+    "gram",
     "in_threads",
+    "largest",
     "m_scale",
     "newton_scale",
     "residual_twice",
+    "residuals",
     "rho_sums",
     "row_blocks",
+    "threads_of_our_own",
     "transposed_twice",
 ]

@@ -182,6 +182,56 @@ def gram(At: Any, w: Any, T: Any, S: Any, G: Any) -> None:
 
 
 @_jit
+def row_residuals(A: Any, b: Any, x: Any, r: Any) -> None:
+    """Set r = b - A x for a design in rows."""
+    n, p = A.shape
+    block, right, t = padded(p, BLOCK), np.empty(BLOCK), np.empty(BLOCK)
+    for low in range(0, n, BLOCK):
+        count = min(BLOCK, n - low)
+        transpose(A, low, count, block)
+        part(b, low, count, right)
+        residuals(block, right, x, t)
+        for i in range(count):
+            r[low + i] = t[i]
+
+
+@_jit
+def row_largest(A: Any, top: Any, defect: Any) -> None:
+    """Raise top to the largest |A| of each column; defect becomes NaN where one is not finite."""
+    n, p = A.shape
+    if A.strides[1] <= A.strides[0]:
+        for i in range(n):
+            for j in range(p):
+                a = math.fabs(A[i, j])
+                top[j] = max(top[j], a)
+                defect[j] += a - a
+    else:
+        for j in range(p):
+            for i in range(n):
+                a = math.fabs(A[i, j])
+                top[j] = max(top[j], a)
+                defect[j] += a - a
+
+
+@_jit
+def row_gram(A: Any, w: Any, r: Any, G: Any, g: Any) -> None:
+    """Add A'WA to the lower triangle of G, and A'Wr to g, for a design in rows."""
+    n, p = A.shape
+    block, T, S = padded(p, BLOCK), np.empty((3, BLOCK)), np.empty((3, 3))
+    v, t = np.empty(BLOCK), np.empty(BLOCK)
+    for low in range(0, n, BLOCK):
+        count = min(BLOCK, n - low)
+        transpose(A, low, count, block)
+        part(w, low, count, v)
+        part(r, low, count, t)
+        add_gram(block, v, 0, BLOCK, T, S, G)
+        for i in range(BLOCK):
+            t[i] *= v[i]
+        for j in range(p):
+            g[j] += dot(t, block[j])
+
+
+@_jit
 def gradient(At: Any, w: Any, r: Any, t: Any, g: Any) -> None:
     """Set g to A'Wr; t is scratch of the length of r."""
     for i in range(len(r)):

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from robustfit import _scalar
 from robustfit._kernels import _dense
-from robustfit._kernels._threads import in_threads
+from robustfit._kernels._threads import WIDE, in_threads
 from robustfit.losses import Loss
 from robustfit.losses._compiled import formulas
 
@@ -23,8 +23,6 @@ Array = NDArray[np.float64]
 
 #: Designs of more elements go through the compiled pass: for fewer, NumPy is as fast.
 LARGE_ELEMENTS = 300_000
-# Beyond this many columns BLAS is faster than the compiled loops.
-_WIDE = 160
 # Rows that a thread takes at a time.
 _CHUNK = 1 << 15
 # Elements of a block of rows: its weighted copy should stay in the second-level cache.
@@ -100,7 +98,7 @@ class RowSums:
         """Return the sums at (x, s); the Gram matrix is that of a Newton step if asked."""
         n, p = self.A.shape
         small = n * max(p, 1) <= LARGE_ELEMENTS
-        sums = self._by_numpy if small or p > _WIDE else self._compiled
+        sums = self._by_numpy if small or p > WIDE else self._compiled
         return sums(x, s, newton)
 
     def _by_numpy(self, x: Array, s: float, newton: bool) -> Sums:
@@ -140,6 +138,66 @@ class RowSums:
         G = total[2 + p :].reshape(p, p)
         G = G + np.tril(G, -1).T
         return Sums(float(total[0]), float(total[1]), G, total[2 : 2 + p])
+
+
+def residuals(A: Array, b: Array, x: Array) -> Array:
+    """Return b - A x."""
+    n, p = A.shape
+    if n * p <= LARGE_ELEMENTS or p > WIDE:
+        return np.asarray(b - A @ x)
+    r = np.empty(n)
+
+    def work(rows: slice) -> None:
+        _dense.row_residuals(A[rows], b[rows], x, r[rows])
+
+    in_threads(work, n, _CHUNK, 2.0 * n * p)
+    return r
+
+
+def largest(A: Array) -> Array:
+    """Return the largest absolute value of each column, NaN where one is not finite."""
+    n, p = A.shape
+    if n * p <= LARGE_ELEMENTS:
+        top = np.max(np.abs(A), axis=0, initial=0.0)
+        return np.where(np.isfinite(top), top, np.nan)
+
+    def work(rows: slice) -> Array:
+        top, defect = np.zeros(p), np.zeros(p)
+        _dense.row_largest(A[rows], top, defect)
+        return top + defect
+
+    return np.asarray(np.max(in_threads(work, n, _CHUNK, 2.0 * n * p), axis=0))
+
+
+def gram(A: Array, w: Array, r: Array) -> tuple[Array, Array]:
+    """Return A'WA and A'Wr in one pass over the rows."""
+    n, p = A.shape
+    compiled = n * p > LARGE_ELEMENTS and p <= WIDE
+
+    def work(rows: slice) -> tuple[Array, Array]:
+        block, v, right = A[rows], w[rows], r[rows]
+        if not compiled:
+            weighted = block * v[:, None]
+            return weighted.T @ block, weighted.T @ right
+        G, g = np.zeros((p, p)), np.zeros(p)
+        _dense.row_gram(block, v, right, G, g)
+        return G + np.tril(G, -1).T, g
+
+    if compiled:
+        parts = in_threads(work, n, _CHUNK, n * (10.0 + p * p))
+    else:
+        parts = [work(rows) for rows in row_blocks(n, p)]
+    G, g = np.zeros((p, p)), np.zeros(p)
+    for more_G, more_g in parts:
+        G += more_G
+        g += more_g
+    return G, g
+
+
+def by_rows(function: Callable[[Array], Array], u: Array) -> Array:
+    """Return an elementwise function of many values, part by part: its temporaries stay small."""
+    parts = in_threads(lambda rows: function(u[rows]), len(u), _CHUNK, 30.0 * len(u))
+    return np.concatenate(parts) if len(parts) != 1 else parts[0]
 
 
 def m_scale(

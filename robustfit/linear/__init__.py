@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from robustfit import _checks, covariance, linalg
 from robustfit import scale as scales
 from robustfit._inputs import Data, prepare
+from robustfit._kernels import threads_of_our_own
 from robustfit._progress import Bar, progress_bar
 from robustfit.linear import _batch, _guard, _problem
 from robustfit.linear._assemble import Outcome, assemble
@@ -237,7 +238,7 @@ def irls(
         callback=_problem.called(callback),
     )
     fixed = c is not None or efficiency is not None or isinstance(loss, Loss)
-    with progress_bar(problem.maxiter, "irls", progress) as bar:
+    with threads_of_our_own(*data.A.shape), progress_bar(problem.maxiter, "irls", progress) as bar:
         outcome = _fit(problem, start, scale, s_loss, generator, fixed, bar)
     automatic = cov_type == "auto"
     cov_type = _automatic(outcome) if automatic else cov_type
@@ -390,9 +391,9 @@ def _s_step(problem: Problem, s_loss: Loss, rng: np.random.Generator) -> SFit:
     b = data.b if unit else data.b * data.inv_sd
     counted = not np.all(data.freq == 1.0)
 
-    def search(rows: NDArray[np.intp] | slice) -> SFit:
+    def search(rows: NDArray[np.intp] | slice, **options: int) -> SFit:
         freq = data.freq[rows] if counted else None
-        return s_estimate(A[rows], b[rows], s_loss, freq=freq, rng=rng, breakdown=0.5)
+        return s_estimate(A[rows], b[rows], s_loss, freq=freq, rng=rng, breakdown=0.5, **options)
 
     return _guard.with_rival(problem, search(slice(None)), s_loss, search)
 

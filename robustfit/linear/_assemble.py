@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robustfit import covariance
+from robustfit._kernels import by_rows
 from robustfit.exceptions import BasinWarning, ConvergenceWarning, RankWarning
 from robustfit.linear._iterate import exact_rows
 from robustfit.linear._problem import Array, Problem, State
@@ -112,7 +113,8 @@ def _weights(problem: Problem, state: State, resid: Array) -> tuple[Array, float
         return exact_rows(problem.data, state.x, resid).astype(np.float64), 0.0
     if not state.scale > 0.0:
         return np.zeros(len(resid)), state.scale
-    return np.asarray(problem.loss.weight(problem.standardise(resid) / state.scale)), state.scale
+    u = problem.standardise(resid) / state.scale
+    return by_rows(problem.loss.weight, u), state.scale
 
 
 def _status(problem: Problem, state: State, weights: Array) -> Status:

@@ -55,9 +55,13 @@ RIVAL_OVERLAP = 0.5
 RIVAL_RATIO = 1.25
 RIVAL_MAJORITY = 0.5
 RIVAL_CORE = 0.5
-# A rival is looked for where the S-estimate leaves out this share of the rows, among so many.
+# A rival is looked for where the S-estimate leaves out this share of the rows, among so many of
+# them, and so many per column. They agree with each other, so that few subsets are enough.
 RIVAL_SHARE = 0.15
-RIVAL_ROWS = 2000
+RIVAL_ROWS, RIVAL_ROWS_PER_COLUMN = 600, 20
+RIVAL_SUBSETS = 300
+# So many residuals tell where to begin with the scale of many.
+_SOME = 2000
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,7 +255,7 @@ def with_rival(
     problem: Problem,
     s_fit: SFit,
     s_loss: Loss,
-    search: Callable[[NDArray[np.intp]], SFit],
+    search: Callable[..., SFit],
 ) -> SFit:
     """Return the S-estimate with the one of the rows it leaves out among its alternatives.
 
@@ -264,7 +268,7 @@ def with_rival(
     data = problem.data
     if linalg.row_space(data.A[rest], data.row_weights[rest]) is not None:
         return s_fit
-    x = search(rest).x
+    x = search(rest, nsubsets=RIVAL_SUBSETS).x
     scale = m_scale(problem, x, s_loss)
     added = replace(s_fit, alternatives=((x, scale),))
     if not rivals(problem, added, s_loss):
@@ -303,7 +307,7 @@ def rivals(problem: Problem, s_fit: SFit, s_loss: Loss) -> str:
 
 
 def _left_out(problem: Problem, s_fit: SFit) -> NDArray[np.intp]:
-    """Return up to `RIVAL_ROWS` rows that the S-estimate leaves out, none if they are few."""
+    """Return some of the rows that the S-estimate leaves out, none if they are few."""
     data = problem.data
     t = np.abs(problem.residuals(s_fit.x)) * data.inv_sd
     rest = ~_within(t, s_fit.scale)
@@ -311,7 +315,8 @@ def _left_out(problem: Problem, s_fit: SFit) -> NDArray[np.intp]:
     few = float(data.freq @ rest) < RIVAL_SHARE * data.nobs or len(rows) <= 2 * data.A.shape[1]
     if s_fit.scale == 0.0 or few:
         return np.zeros(0, dtype=np.intp)
-    return rows[:: -(-len(rows) // RIVAL_ROWS)]
+    most = max(RIVAL_ROWS, RIVAL_ROWS_PER_COLUMN * data.A.shape[1])
+    return rows[:: -(-len(rows) // most)]
 
 
 def _own_scale(problem: Problem, t: Array, rows: NDArray[np.intp], s_loss: Loss) -> float:
@@ -344,9 +349,9 @@ def m_scale(problem: Problem, x: Array, s_loss: Loss) -> float:
         return float(
             scales.m_scale(t, loss=s_loss, breakdown=0.5, ddof=data.A.shape[1], weights=data.freq)
         )
-    start = float(scales.mad(t[:: len(t) // RIVAL_ROWS], center=0.0))
+    start = float(scales.m_scale(t[:: len(t) // _SOME], loss=s_loss, breakdown=0.5))
     goal = 0.5 * (data.nobs - data.A.shape[1]) * s_loss.sup
-    return _kernels.m_scale(t, start or data.size, goal, s_loss, data.freq)
+    return _kernels.m_scale(t, start or data.size, goal, s_loss, data.freq, 1e-6)
 
 
 def _worse(problem: Problem, s_fit: SFit, s_loss: Loss, state: State) -> bool:
@@ -379,10 +384,11 @@ def _excess(
     """Return the squared distance of two fits over the largest of two estimates of one basin."""
     data, p = problem.data, problem.data.A.shape[1]
     # Rows that only one of the fits rejects would count for that fit alone.
+    r = [problem.residuals(x) for x, _ in (before, after)]
     w = data.freq.copy()
-    for x, loss in (before, after):
-        w *= loss.weight(problem.standardise(problem.residuals(x)) / scale)
-    moved = (data.A @ (after[0] - before[0])) * data.inv_sd / scale
+    for resid, (_, loss) in zip(r, (before, after), strict=True):
+        w *= _kernels.by_rows(loss.weight, problem.standardise(resid) / scale)
+    moved = (r[0] - r[1]) * data.inv_sd / scale
     spread = max(difference_variance(before[1], after[1]), SMALLEST_VARIANCE)
     limit = spread * special.chdtri(p, JUMP_LEVEL) * data.nobs / max(data.nobs - p, 1.0)
     return float(w @ moved**2 / limit)

@@ -20,6 +20,8 @@ from robustfit.result import Status
 # A step shorter than this many standard errors is near enough to the solution for Newton
 # and Anderson steps: farther out they could carry a redescender into another basin.
 _NEAR = 1e-2
+# The same in units of the scale, for a row: a Newton step is safe from farther in many rows.
+_CLOSE = 1e-2
 # Newton steps that are shorter than this and no longer shrink are rounding.
 _SETTLED = 1e-7
 _ANDERSON_DEPTH = 5
@@ -33,7 +35,7 @@ def iterate(problem: Problem, x: Array, bar: Bar) -> State:
     if isinstance(problem.loss, Linear) or np.all(resid == 0.0):
         state = State(x, scale, 0, Status.CONVERGED)
         return settled(data, state) if exactly_fitted(data, x, resid) else state
-    solver, memory = _Solver(problem), Anderson(data)
+    solver, memory = _Solver(problem), None if rule.fixed else Anderson(data)
     ratio, previous = 0.0, math.inf
     state = State(x, scale, 0, Status.MAXITER, math.inf)
     for nit in range(1, problem.maxiter + 1):
@@ -50,7 +52,7 @@ def iterate(problem: Problem, x: Array, bar: Bar) -> State:
             ratio = min(step / previous, 0.999)
         settling = solver.newton and previous < _NEAR and 0.5 * previous <= step < _SETTLED
         previous, d = step, plain.d
-        if near and problem.bounds is None and not rule.fixed:
+        if near and problem.bounds is None and memory is not None:
             d = memory.next(x, d)
         x = x + d
         if not rule.fixed:
@@ -63,7 +65,8 @@ def iterate(problem: Problem, x: Array, bar: Bar) -> State:
             return replace(state, status=Status.CANCELLED)
         if settling or (near and converged(problem, state, 0.0 if solver.newton else ratio)):
             return replace(state, status=Status.CONVERGED)
-        solver.newton = near and rule.fixed and problem.bounds is None
+        close = step < max(_NEAR, _CLOSE * math.sqrt(data.nobs))
+        solver.newton = close and rule.fixed and problem.bounds is None
     return state
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 import numpy as np
@@ -14,10 +14,13 @@ from robustfit import covariance, linalg
 from robustfit import scale as scales
 from robustfit._checks import known, nonnegative, positive, real
 from robustfit._inputs import Data
+from robustfit._kernels import residuals
 from robustfit.losses import Linear, Loss
 from robustfit.result import Status
 
 Array = NDArray[np.float64]
+# So many vectors of residuals are kept: at the S-estimate, a rival of it and the M-estimate.
+_RECENT = 3
 Callback = Callable[[Any], object]
 
 STARTS = ("auto", "ols", "gnc", "lad", "s", "lts")
@@ -59,6 +62,8 @@ class Problem:
         1 / sqrt(1 - leverage) where leverage is asked for, else 1.
     ridge, bounds, solver, tol, maxiter, callback
         As in `irls`, in inner units.
+    recent : dict
+        The last residuals and what they belong to.
     """
 
     data: Data
@@ -71,10 +76,18 @@ class Problem:
     tol: float
     maxiter: int
     callback: Callback | None
+    recent: dict[bytes, Array] = field(default_factory=dict, repr=False, compare=False)
 
     def residuals(self, x: Array) -> Array:
-        """Return b - A x."""
-        return self.data.b - self.data.A @ x
+        """Return b - A x, read-only; the last few are kept, because the guard asks again."""
+        key = x.tobytes()
+        if key not in self.recent:
+            r = residuals(self.data.A, self.data.b, x)
+            r.setflags(write=False)
+            for old in list(self.recent)[: 1 - _RECENT]:
+                del self.recent[old]
+            self.recent[key] = r
+        return self.recent[key]
 
     def standardise(self, resid: Array) -> Array:
         """Return the residuals that the scale and the loss see."""

@@ -24,6 +24,8 @@ Array = NDArray[np.float64]
 
 # Of a large problem, so many distinct candidates are refined on all rows.
 _FINALISTS = 3
+# Of a very large one, so many rows bring them nearer first, to this many standard errors.
+_MIDDLE, _MIDDLE_TOL = 50_000, 1e-2
 
 # Median of |U| for a standard normal U.
 _QUARTILE = 0.6744897501960817
@@ -38,6 +40,8 @@ _EXACT = 1e-11
 _NOT_EXACT = 1e-3
 # How exactly the scale of a candidate of the search is known: the error is about the square.
 _SEARCH_SCALE = 1e-2
+# And on the way there.
+_ROUGH_SCALE = 0.3
 # So many rows tell where to begin with the scale of many.
 _SOME = 64
 # Up to this condition number of the columns, Gram matrices keep half of their digits.
@@ -171,9 +175,9 @@ def s_estimate(
     level = loss.breakdown() if breakdown is None else float(breakdown)
     if not 0.0 < level < 1.0:
         raise ValueError(f"breakdown must be in (0, 1), got breakdown={breakdown!r}")
-    unit = _subsets.typical(b)
     large = len(A) > _subsets.LARGE
     pool = _subsets.pool(A, rng)
+    unit = _subsets.typical(b[pool])
     M = _subsets.preconditioner(A[pool])
     search = _Search(Rows.of(A[pool], b[pool], f[pool], M, unit), loss, level, tol, maxiter)
     if large:
@@ -187,7 +191,11 @@ def s_estimate(
     found = search.distinct(found, 1.0)
     problem = _Problem(A, b / unit, f, M, loss, level * (float(np.sum(f)) - A.shape[1]))
     if large:
-        found = problem.refine(found.take(np.arange(min(_FINALISTS, len(found.s)))), tol, maxiter)
+        found = found.take(np.arange(min(_FINALISTS, len(found.s))))
+        if len(A) > 4 * _MIDDLE:
+            middle = problem.part(_subsets.sample_rows(A, _MIDDLE, rng))
+            found = middle.refine(found, _MIDDLE_TOL, maxiter)
+        found = problem.refine(found, tol, maxiter)
     best = problem.polish(found.x[0], found.s[0])
     others = [
         (M @ z * unit, float(s * unit)) for z, s in zip(found.x[1:], found.s[1:], strict=True)
@@ -307,6 +315,18 @@ class _Problem:
     loss: Loss
     goal: float
 
+    def part(self, rows: NDArray[np.int64]) -> _Problem:
+        """Return the problem of some of the rows."""
+        freq = self.freq[rows]
+        count = float(np.sum(self.freq))
+        goal = self.goal * (float(np.sum(freq)) - len(self.M)) / (count - len(self.M))
+        return replace(self, A=self.A[rows], b=self.b[rows], freq=freq, goal=goal)
+
+    @property
+    def many(self) -> bool:
+        """Whether refinement goes over the rows of A as they are."""
+        return self.A.size > LARGE_ELEMENTS
+
     @functools.cached_property
     def sums(self) -> RowSums:
         """The sums over the rows; of A M where A alone is too ill-conditioned to be squared."""
@@ -324,8 +344,8 @@ class _Problem:
 
     def refine(self, found: _Candidates, tol: float, maxiter: int) -> _Candidates:
         """Return the candidates refined on all rows."""
-        n, p = self.A.shape
-        if n * p <= LARGE_ELEMENTS:
+        if not self.many:
+            p = self.A.shape[1]
             every = _Search(
                 Rows.of(self.A, self.b, self.freq, self.M, 1.0), self.loss,
                 self.goal / max(float(np.sum(self.freq)) - p, 1.0), tol, maxiter,
@@ -353,7 +373,8 @@ class _Problem:
         At the solution the scale is stationary in x, so that the two Newton steps do not
         disturb each other and the passes need not wait for an exact scale.
         """
-        last, newton = math.inf, False
+        # A candidate of the search is near its solution.
+        last, newton = math.inf, True
         near = _NEAR * math.sqrt(float(np.sum(self.freq)))
         for _ in range(maxiter):
             if s < _ROUNDING * (1.0 + float(np.sum(np.abs(z)))):
@@ -370,8 +391,11 @@ class _Problem:
             new = self.newton_scale(s, sums)
             change = abs(new - s) / s
             z, s = z + d, new
-            ended = size <= tol or (size < 1e-7 and size >= 0.5 * last)
-            if ended and change <= 1e-9:
+            # The next step of Newton's method would be smaller by more than this one was, and
+            # the next change of the scale about the square of this one.
+            ended = size <= tol or (newton and size * size <= tol * last)
+            ended = ended or (size < 1e-7 and size >= 0.5 * last)
+            if ended and change <= max(1e-7, 1e-3 * tol):
                 return z, s, True
             # A Newton step that does not shrink was not near the solution.
             newton = size < 0.5 * last if newton else size < near
@@ -381,7 +405,7 @@ class _Problem:
     def polish(self, z: Array, s: float) -> tuple[Array, float]:
         """Return x and the scale, with the last digits from residuals in A's coordinates."""
         x, size = self.M @ z, 1.0 + float(np.sum(np.abs(z)))
-        if s >= _EXACT * size:
+        if s >= _EXACT * size and not self.many:
             for _ in range(2):
                 sums = self.fold(x, s, True)
                 d = linalg.solve_gram(sums.gram, sums.gradient)
@@ -521,7 +545,8 @@ def engine(loss: type[Loss]) -> Callable[..., Any]:
         near = _NEAR * math.sqrt(n)
         while True:
             _dense.residuals(At, b, new_x, new_r)
-            new_s = m_scale(new_r, f, goal, top, s, scale_tol, c, shape, w, t)
+            enough = scale_tol if tol > 0.0 or taken + 1 == steps else _ROUGH_SCALE
+            new_s = m_scale(new_r, f, goal, top, s, enough, c, shape, w, t)
             if attempt == 1 and not new_s <= s * (1.0 + 1e-15):
                 attempt = 2
             else:
