@@ -357,6 +357,28 @@ def test_of_equal_curves_the_nearest_parameters_are_returned(name):
     assert np.all(np.abs(fit.x - p.coef) < 3.0 * p.se)
 
 
+def test_terms_keep_the_order_of_the_start():
+    # From this start, the path of NIST's problem ends with its two exponentials exchanged.
+    p = NONLINEAR["MGH17"]
+    fit = rf.curve_fit(p.model, p.x, p.y, p.starts[0])
+    assert fit.x[1] > 0.0 > fit.x[2]
+    assert fit.x[3] < fit.x[4]
+    np.testing.assert_allclose(p.model(p.x, *fit.x), p.y, atol=0.01)
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2, 3), (2, 3, 0, 1)])
+def test_the_nearest_parameters_of_a_curve(order):
+    true = np.array([5.0, 0.3, 3.0, 2.0])
+
+    def two(t, a, b, c, d):
+        return a * np.exp(-b * t) + c * np.exp(-d * t)
+
+    y = two(T, *true) + 0.05 * np.random.default_rng(3).standard_normal(len(T))
+    y[::6] += 4.0
+    fit = rf.curve_fit(two, T, y, p0=np.array([20.0, 0.01, 0.1, 40.0])[list(order)])
+    np.testing.assert_allclose(fit.x, true[list(order)], atol=0.5)
+
+
 # -- failures ----------------------------------------------------------------------------------
 
 

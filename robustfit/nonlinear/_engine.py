@@ -12,11 +12,11 @@ from scipy.optimize import OptimizeResult, least_squares
 
 from robustfit._progress import Bar, progress_bar
 from robustfit.losses import Loss, get_loss
-from robustfit.nonlinear._descent import bent, chosen, least_squares_step, robust_step
+from robustfit.nonlinear._descent import bent, chosen, robust_step
+from robustfit.nonlinear._labels import nearest
 from robustfit.nonlinear._problem import Array, Problem
 from robustfit.nonlinear._scales import s_scale, weighted_fit_scale, weighted_scale
 from robustfit.nonlinear._search import MOST, SAME, Candidate, Map, search
-from robustfit.nonlinear._separable import separable_step, separate
 
 Callback = Callable[[OptimizeResult], object]
 
@@ -29,8 +29,6 @@ _WIDER = 1.5
 _COMPARED, _NEAR = 5, 2.0
 # Fits with such a share of the support, and so little of it in common, are rivals.
 _AS_GOOD, _COMMON = 0.9, 0.5
-# Two parameter vectors describe one curve if it differs by less, in units of the scale.
-_ONE_CURVE = 0.1
 _TIGHT, _ENOUGH = 1e-9, 500
 
 
@@ -138,7 +136,7 @@ def find_start(problem: Problem, options: Options) -> Start:
     if cancelled:
         return Start(found[0].x, found[0].scale if given is None else given, cancelled=True)
     start = _choose(problem, found, options.loss, given)
-    return dataclasses.replace(start, x=_nearest(problem, start, options.rng))
+    return dataclasses.replace(start, x=nearest(problem, start.x, start.scale, options.rng))
 
 
 def _choose(problem: Problem, found: list[Candidate], loss: Loss, given: float | None) -> Start:
@@ -186,36 +184,6 @@ def _rival(problem: Problem, loss: Loss, scale: float, x: Array, other: Array) -
 def exact_rows(problem: Problem, x: Array) -> NDArray[np.bool_]:
     """Tell which observations are fitted to rounding."""
     return problem.norms(x) <= 64.0 * problem.floor
-
-
-def _nearest(problem: Problem, start: Start, rng: np.random.Generator) -> Array:
-    """Return the parameters of the same curve that the caller's start leads to, if it does.
-
-    Many models have several: exponentials can be exchanged, signs and widths be negative.
-    """
-    target = problem.residuals(start.x) * problem.unit
-    batch = None if problem.batch is None else _Gap(problem.batch, target)
-    own = dataclasses.replace(problem, fun=_Gap(problem.fun, target), batch=batch)
-    parts, everything = separate(own, rng), np.arange(problem.n)
-    reached = [least_squares_step(own, problem.x0, None, _TIGHT, _ENOUGH)]
-    if len(parts.linear) > 0:
-        reached.append(separable_step(own, parts, problem.x0, everything, _TIGHT, _ENOUGH))
-    for x in reached:
-        if np.max(own.norms(x)) <= max(_ONE_CURVE * start.scale, 64.0 * problem.floor):
-            return x
-    return start.x
-
-
-@dataclasses.dataclass(frozen=True)
-class _Gap:
-    """Residuals about a given curve instead of the data."""
-
-    fun: Callable[[Any], Any]
-    target: Array
-
-    def __call__(self, x: Any) -> Any:
-        """Return the model less the curve, at one point or several."""
-        return self.fun(x) - self.target
 
 
 def last_step(problem: Problem, options: Options, start: Start) -> OptimizeResult:
