@@ -21,12 +21,17 @@ except PackageNotFoundError:  # a source tree that was never installed
     __version__ = "0+unknown"
 
 if TYPE_CHECKING:
+    from robustfit.linear._warm import warmup
     from robustfit.nonlinear import curve_fit, least_squares
 
 #: Loaded on first use, because each needs a package that the core does not.
 _FRONTS = ("plot",)
-#: The same, because SciPy's optimizers take longer to import than all the rest.
-_NONLINEAR = ("curve_fit", "least_squares")
+#: The same, because SciPy's optimizers take longer to import than all the rest, or few need it.
+_LATER = {
+    "curve_fit": "robustfit.nonlinear",
+    "least_squares": "robustfit.nonlinear",
+    "warmup": "robustfit.linear._warm",
+}
 
 __all__ = [
     "BasinWarning",
@@ -45,14 +50,15 @@ __all__ = [
     "losses",
     "scale",
     "scipy_loss",
+    "warmup",
 ]
 
 
 def __getattr__(name: str) -> Any:
     if name in _FRONTS:
         return importlib.import_module(f"robustfit.{name}")
-    if name in _NONLINEAR:
-        return getattr(importlib.import_module("robustfit.nonlinear"), name)
+    if name in _LATER:
+        return getattr(importlib.import_module(_LATER[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
