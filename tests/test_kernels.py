@@ -8,8 +8,8 @@ import numba
 import numpy as np
 import pytest
 
-from robustfit._kernels import RowSums, _rows, _threads, in_threads, m_scale
-from robustfit.losses import Barron, get_loss
+from robustfit._kernels import RowSums, _loss, _rows, _threads, in_threads, m_scale
+from robustfit.losses import LOSSES, Barron, get_loss
 
 
 def rows(n, p, seed=0):
@@ -41,6 +41,32 @@ def assert_same(found, expected, rtol=1e-12):
 @pytest.fixture
 def compiled(monkeypatch):
     monkeypatch.setattr(_rows, "LARGE_ELEMENTS", 0)
+
+
+# -- what a loss compiles to ---------------------------------------------------------------
+
+
+@numba.njit
+def evaluate(address, kind, r, k, s, c, shape, t, q, w):
+    _loss.values(address, kind, r, k, s, c, shape, t, q, w)
+
+
+@pytest.mark.parametrize("name", sorted(LOSSES))
+def test_values_of_a_loss(name):
+    loss, s = get_loss(name), 1.7
+    r, k = np.linspace(-40.0, 40.0, 333), np.linspace(0.5, 1.5, 333)
+    u = r * k / s
+    address, c, shape = _loss.pointer(loss)
+    t, q, w = np.full((3, len(r)), np.nan)
+    evaluate(address, _loss.WEIGHT, r, k, s, c, shape, t, q, w)
+    np.testing.assert_allclose(w, loss.weight(u), rtol=1e-13, atol=1e-300)
+    assert np.all(np.isnan(t) & np.isnan(q))
+    evaluate(address, _loss.CURVE, r, k, s, c, shape, t, q, w)
+    np.testing.assert_allclose(w, loss.dpsi(u), rtol=1e-12, atol=1e-15)
+    evaluate(address, _loss.ALL, r, k, s, c, shape, t, q, w)
+    np.testing.assert_allclose(t, loss.rho(u), rtol=1e-13)
+    np.testing.assert_allclose(q, loss.psi(u) * u, rtol=1e-12, atol=1e-300)
+    np.testing.assert_allclose(w, loss.weight(u), rtol=1e-13, atol=1e-300)
 
 
 # -- the compiled pass ---------------------------------------------------------------------

@@ -25,15 +25,6 @@ _SMALL_PIVOT = 1e-13
 
 
 @register_jitable(fastmath={"reassoc", "contract"})
-def total(a: Any) -> Any:
-    """Return the sum of a[i]; its order is the compiler's."""
-    out = 0.0
-    for i in range(len(a)):
-        out += a[i]
-    return out
-
-
-@register_jitable(fastmath={"reassoc", "contract"})
 def dot(a: Any, b: Any) -> Any:
     """Return the sum of a[i] b[i]; its order is the compiler's."""
     out = 0.0

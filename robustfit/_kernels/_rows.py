@@ -10,14 +10,13 @@ from typing import Any, NamedTuple, cast
 
 import numba
 import numpy as np
-from numba.extending import register_jitable
 from numpy.typing import NDArray
 
-from robustfit import _scalar
-from robustfit._kernels import _dense
+from robustfit._kernels import _dense, _loss
+from robustfit._kernels._loss import ALL, CURVE, FAR, pointer, values
 from robustfit._kernels._threads import WIDE, in_threads
 from robustfit.losses import Loss
-from robustfit.losses._compiled import formulas
+from robustfit.losses._compiled import named
 
 Array = NDArray[np.float64]
 
@@ -27,8 +26,6 @@ LARGE_ELEMENTS = 300_000
 _CHUNK = 1 << 15
 # Elements of a block of rows: its weighted copy should stay in the second-level cache.
 _BLOCK_ELEMENTS = 1 << 15
-# Standardised residuals are cut here: every rho is flat there, and their squares are finite.
-_FAR = 1e150
 
 
 def block_rows(p: int) -> int:
@@ -107,7 +104,7 @@ class RowSums:
         for rows in row_blocks(*self.A.shape):
             block = self.A[rows]
             r = self.b[rows] - block @ x
-            u = np.clip(_times(r, self.factor, rows) / s, -_FAR, _FAR)
+            u = np.clip(_times(r, self.factor, rows) / s, -FAR, FAR)
             robust = self.loss.weight(u)
             rho += float(np.sum(_times(self.loss.rho(u), self.count, rows)))
             slope += float(np.sum(_times(robust * u * u, self.count, rows)))
@@ -124,13 +121,14 @@ class RowSums:
             none if a is None else a for a in (self.count, self.factor, self.weight)
         )
         basis = np.empty((0, 0)) if self.basis is None else self.basis
-        fold = engine(cast(Any, type(loss)), len(loss.shape))
+        address, c, shape = pointer(loss)
+        fold = _fold()
 
         def work(part: slice) -> Array:
             out = np.zeros(2 + p + p * p)
             fold(
-                self.A[part], self.b[part], count[part], factor[part], weight[part], basis, x, s,
-                newton, loss.c, loss.shape, out,
+                address, self.A[part], self.b[part], count[part], factor[part], weight[part], basis,
+                x, s, newton, c, shape, out,
             )  # fmt: skip
             return out
 
@@ -239,46 +237,22 @@ def _times(values: Array, factor: Array | None, rows: slice) -> Array:
 
 
 @functools.cache
-def engine(loss: type[Loss], shapes: int) -> Callable[..., Any]:
-    """Return the compiled pass of a loss with so many shape parameters."""
-    pairs, unique, cache = formulas(loss, "rho", "weight", "dpsi", key=(_dense.STAMP, shapes))
-    (rho, rho1), (weight, weight1), (dpsi, dpsi1) = pairs
+def _fold() -> Callable[..., Any]:
+    """Return the compiled pass, the same for every loss."""
     # One version for every layout, read-only or not: the block is copied anyway.
     vector = numba.types.Array(numba.float64, 1, "A", readonly=True)
     matrix = numba.types.Array(numba.float64, 2, "A", readonly=True)
     signature = numba.void(
-        matrix, vector, vector, vector, vector, matrix, vector, numba.float64, numba.boolean,
-        numba.float64, cast(Any, numba).typeof((0.0,) * shapes), numba.float64[::1],
+        numba.int64, matrix, vector, vector, vector, vector, matrix, vector, numba.float64,
+        numba.boolean, numba.float64, numba.types.Array(numba.float64, 1, "C", readonly=True),
+        numba.float64[::1],
     )  # fmt: skip
 
-    @register_jitable
-    @unique
-    def evaluate(
-        r: Any, f: Any, k: Any, v: Any, s: Any, c: Any, shape: Any, t: Any, q: Any, w: Any
-    ) -> None:
-        """Set t = f rho(u), q = f psi(u) u and w = v weight(u)."""
-        inverse = 1.0 / s
-        for i in range(len(r)):
-            u = min(max(r[i] * k[i] * inverse, -_FAR), _FAR)
-            robust = weight(weight1, u, c, _scalar, *shape)
-            t[i] = f[i] * rho(rho1, u, c, _scalar, *shape)
-            q[i] = f[i] * robust * u * u
-            w[i] = v[i] * robust
-
-    @register_jitable
-    @unique
-    def curve(r: Any, k: Any, v: Any, s: Any, c: Any, shape: Any, w: Any) -> None:
-        """Set w = v psi'(u)."""
-        inverse = 1.0 / s
-        for i in range(len(r)):
-            u = min(max(r[i] * k[i] * inverse, -_FAR), _FAR)
-            w[i] = v[i] * dpsi(dpsi1, u, c, _scalar, *shape)
-
-    @numba.njit(signature, nogil=True, cache=cache, error_model="numpy")
-    @unique
+    @numba.njit(signature, nogil=True, cache=True, error_model="numpy")
+    @named(_dense.STAMP, _loss.STAMP)
     def fold(
-        A: Any, b: Any, count: Any, factor: Any, own: Any, M: Any, x: Any, s: Any, newton: Any,
-        c: Any, shape: Any, out: Any,
+        loss: Any, A: Any, b: Any, count: Any, factor: Any, own: Any, M: Any, x: Any, s: Any,
+        newton: Any, c: Any, shape: Any, out: Any,
     ) -> None:  # fmt: skip
         """Add the sums of `Sums` to out, one after the other; G is a lower triangle."""
         n, p = A.shape
@@ -303,23 +277,26 @@ def engine(loss: type[Loss], shapes: int) -> Callable[..., Any]:
                 f[i] = 0.0
                 v[i] = 0.0
             _dense.residuals(block, bk, x, r)
-            evaluate(r, f, k, v, s, c, shape, t, q, w)
-            out[0] += _dense.total(t)
-            out[1] += _dense.total(q)
+            values(loss, ALL, r, k, s, c, shape, t, q, w)
+            out[0] += _dense.dot(f, t)
+            out[1] += _dense.dot(f, q)
             z = block
             if len(M) > 0:
                 _dense.times_triangle(block, M, mixed)
                 z = mixed
             for i in range(m):
+                w[i] *= v[i]
                 t[i] = w[i] * r[i]
             for j in range(p):
                 g[j] = _dense.dot(t, z[j])
                 out[2 + j] += g[j]
             if newton:
-                curve(r, k, v, s, c, shape, w)
+                values(loss, CURVE, r, k, s, c, shape, t, q, w)
+                for i in range(m):
+                    w[i] *= v[i]
             _dense.add_gram(z, w, 0, m, T, S, G)
         for j in range(p):
             for l in range(j + 1):
                 out[2 + p + j * p + l] += G[j, l]
 
-    return fold
+    return cast(Callable[..., Any], fold)

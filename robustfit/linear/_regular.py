@@ -21,6 +21,7 @@ from robustfit import _checks
 from robustfit import scale as scales
 from robustfit._inputs import matrix
 from robustfit._kernels import LARGE_ELEMENTS
+from robustfit._kernels._loss import pointer
 from robustfit.compare import difference_variance
 from robustfit.linear import _guard, _problem, _small
 from robustfit.linear._problem import Array
@@ -301,10 +302,10 @@ class Plan:
         nit = np.zeros(len(s), dtype=np.intp)
         # A fit that takes longer may be one that takes the single function more than maxiter.
         limit = self.maxiter // 2
-        iterate = _small.m_engine(cast(Any, type(loss)))
-        iterate(
-            block.design, block.response, block.freq, x, s, self.scale == "mad", limit, self.tol,
-            loss.c, loss.shape, nit, regular,
+        address, c, shape = pointer(loss)
+        _small.solve(
+            address, block.design, block.response, block.freq, x, s, self.scale == "mad", limit,
+            self.tol, c, shape, nit, regular,
         )  # fmt: skip
         return nit
 
@@ -314,11 +315,12 @@ class Plan:
         _small.least_squares(block.design, block.response, block.freq, x, regular)
         chi = self.s_loss
         if chi is not None and self.draws is not None:
-            search, draws, goal = _small.s_engine(cast(Any, type(chi))), self.draws, 0.5 * block.df
-            search(
-                block.design, block.response, block.freq, goal * chi.sup, chi.sup, draws.first,
-                draws.order, draws.offset, _CANDIDATES, _S_TOL, _S_STEPS, chi.c, chi.shape, x, s,
-                regular,
+            draws, goal = self.draws, 0.5 * block.df
+            address, c, shape = pointer(chi)
+            _small.estimate(
+                address, block.design, block.response, block.freq, goal * chi.sup, chi.sup,
+                draws.first, draws.order, draws.offset, _CANDIDATES, _S_TOL, _S_STEPS, c, shape, x,
+                s, regular,
             )  # fmt: skip
         if self.scale == "mad-fixed":
             t = np.where(regular[:, None], block.standardised(x, s), 0.0)

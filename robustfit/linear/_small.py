@@ -7,19 +7,14 @@ course of a fit only. Whatever does not take it, they report as not done.
 
 from __future__ import annotations
 
-import functools
 import math
-from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
-import numba
 import numpy as np
-from numba.extending import register_jitable
 
-from robustfit import _scalar
 from robustfit._kernels import _dense
-from robustfit.losses import Loss
-from robustfit.losses._compiled import formulas, source_stamp
+from robustfit._kernels._loss import ALL, CURVE, WEIGHT, values
+from robustfit.losses._compiled import kernels
 from robustfit.starts import _s, _subsets
 
 # Where a step moves the fit by fewer standard errors than this, Newton's method is tried, and
@@ -40,7 +35,7 @@ _LOOSE, _LOOSE_SCALE = 1e-2, 1e-6
 # The responses are of order one, so that no M-scale is larger than this.
 _FAR = 1e100
 
-_jit = numba.njit(nogil=True, cache=True, error_model="numpy")
+_jit = kernels(_s.STAMP)
 
 
 @_jit
@@ -131,191 +126,157 @@ def least_squares(At: Any, b: Any, f: Any, x: Any, done: Any) -> None:
                 x[k, j] += d[j]
 
 
-@functools.cache
-def m_engine(loss: type[Loss]) -> Callable[..., Any]:
-    """Return the compiled M-step of a loss for many problems."""
-    pairs, unique, cache = formulas(loss, "weight", "dpsi", key=(_subsets.STAMP, _STAMP))
-    (weight, weight1), (dpsi, dpsi1) = pairs
+@_jit
+def solve(
+    loss: Any, At: Any, b: Any, f: Any, x: Any, s: Any, moving: Any, limit: Any, tol: Any,
+    c: Any, shape: Any, nit: Any, done: Any,
+) -> None:  # fmt: skip
+    """Iterate from x to the M-estimates; with `moving` the scale is the MAD throughout.
 
-    @register_jitable
-    @unique
-    def evaluate(
-        r: Any, f: Any, s: Any, c: Any, shape: Any, newton: Any, w: Any, q: Any, h: Any
-    ) -> None:
-        """Set w = f weight(u); for a Newton step q = f psi'(u) and h = q u."""
-        inverse = 1.0 / s
-        for i in range(len(r)):
-            w[i] = f[i] * weight(weight1, r[i] * inverse, c, _scalar, *shape)
-        if newton:
-            for i in range(len(r)):
-                u = r[i] * inverse
-                q[i] = f[i] * dpsi(dpsi1, u, c, _scalar, *shape)
-                h[i] = q[i] * u
-
-    @numba.njit(nogil=True, cache=cache, error_model="numpy")
-    @unique
-    def solve(
-        At: Any, b: Any, f: Any, x: Any, s: Any, moving: Any, limit: Any, tol: Any, c: Any,
-        shape: Any, nit: Any, done: Any,
-    ) -> None:  # fmt: skip
-        """Iterate from x to the M-estimates; with `moving` the scale is the MAD throughout.
-
-        Near the solution Newton steps take over. Where the scale moves, its dependence on x adds
-        a term of rank one to their equations.
-        """
-        m, n = b.shape
-        p = At.shape[1]
-        r, w, q, h, t = np.empty(n), np.empty(n), np.empty(n), np.empty(n), np.empty(n)
-        G, L = np.empty((p, p)), np.empty((p, p))
-        g, d, v, e = np.empty(p), np.empty(p), np.empty(p), np.empty(p)
-        for k in range(m):
-            if not done[k]:
-                continue
-            At_k, b_k, f_k, x_k, s_k = At[k % len(At)], b[k], f[k % len(f)], x[k], s[k]
-            half, slack = _slack(f_k)
-            done[k] = False
-            newton, ended, last = False, False, math.inf
-            for taken in range(limit + 1):
-                _dense.residuals(At_k, b_k, x_k, r)
-                if moving:
-                    s_k = _mad(At_k, r, f_k, half, slack, t, q, v)
-                if ended:
-                    s[k], nit[k], done[k] = s_k, taken, True
-                    break
-                if not s_k > _EXACT:
-                    break
-                evaluate(r, f_k, s_k, c, shape, newton, w, q, h)
-                _dense.gradient(At_k, w, r, t, g)
-                if newton:
-                    _gram(At_k, q, t, G)
-                    newton = _dense.cholesky(G, L) and _regular(L, G)
-                if not newton:
-                    _gram(At_k, w, t, G)
-                    if not (_dense.cholesky(G, L) and _regular(L, G)):
-                        break
-                _dense.cholesky_solve(L, g, d)
-                if newton and moving:
-                    for j in range(p):
-                        g[j] = _dense.dot(h, At_k[j])
-                    _dense.cholesky_solve(L, g, e)
-                    factor = _dense.dot(v, d) / (1.0 + _dense.dot(v, e))
-                    for j in range(p):
-                        d[j] -= factor * e[j]
-                for j in range(p):
-                    x_k[j] += d[j]
-                size = _length(L, d) / s_k
-                ratio = 0.0 if newton else min(size / last, 0.999)
-                ended = size <= tol * (1.0 - ratio) or (size < _SETTLED and size >= 0.5 * last)
-                # After a Newton step that did not shrink comes a plain one.
-                newton = size < _NEAR and not (newton and size >= 0.5 * last)
-                last = size
-
-    return solve
-
-
-@functools.cache
-def s_engine(loss: type[Loss]) -> Callable[..., Any]:
-    """Return the compiled search for the S-estimates of many problems."""
-    search, (_, rho1) = _s.engine(cast(Any, loss)), loss.engine("rho", exact=False)
-    searched = source_stamp(_s.s_estimate, rho1, _scalar)
-    pairs, unique, cache = formulas(loss, "rho", "weight", key=(searched, _subsets.STAMP, _STAMP))
-    (rho, rho1), (weight, weight1) = pairs
-
-    @register_jitable
-    @unique
-    def weights(r: Any, f: Any, s: Any, c: Any, shape: Any, w: Any) -> None:
-        inverse = 1.0 / s
-        for i in range(len(r)):
-            w[i] = f[i] * weight(weight1, r[i] * inverse, c, _scalar, *shape)
-
-    @register_jitable
-    @unique
-    def toward(r: Any, f: Any, s: Any, goal: Any, c: Any, shape: Any, t: Any) -> Any:
-        """Return a value between s and the M-scale, the root of sum f rho(r / s) = goal."""
-        inverse = 1.0 / s
-        for i in range(len(r)):
-            t[i] = rho(rho1, r[i] * inverse, c, _scalar, *shape)
-        return s * math.sqrt(_dense.dot(t, f) / goal)
-
-    @numba.njit(nogil=True, cache=cache, error_model="numpy")
-    @unique
-    def estimate(
-        At: Any, b: Any, f: Any, goal: Any, top: Any, first: Any, order: Any, offset: Any,
-        best: Any, tol: Any, limit: Any, c: Any, shape: Any, x: Any, s: Any, done: Any,
-    ) -> None:  # fmt: skip
-        """Set x and s to the fits with the smallest M-scale; x are starts, too.
-
-        Each subset's fit is improved by a reweighting step. It becomes a candidate only if its
-        M-scale is below the largest of the best so far, which takes one sum over the rows to see
-        (Salibian-Barrera and Yohai 2006). The best are refined to convergence.
-        """
-        m, n = b.shape
-        p = At.shape[1]
-        r, w, t = np.empty(n), np.empty(n), np.empty(n)
-        G, L = np.empty((p, p)), np.empty((p, p))
-        g, d, z = np.empty(p), np.empty(p), np.empty(p)
-        none = np.empty((0, 0), np.int64)
-        xs, ss = np.empty((best + 1, p)), np.empty(best + 1)
-        ended = np.empty(best + 1, np.bool_)
-        for k in range(m):
-            if not done[k]:
-                continue
-            At_k, b_k, f_k = At[k % len(At)], b[k], f[k % len(f)]
-            goal_k = goal[k % len(goal)]
-            # Least squares is a candidate, too, and stands for those that are not found.
-            for i in range(best + 1):
-                ss[i] = math.inf
-                for j in range(p):
-                    xs[i, j] = x[k, j]
-            worst, exact = 0, False
-            for l in range(len(first)):
-                if not _subsets.elemental(At_k, b_k, first[l], order, offset[l], z):
-                    break
-                _dense.residuals(At_k, b_k, z, r)
-                far = min(_HOPELESS * ss[worst], _FAR)
-                if toward(r, f_k, far, goal_k, c, shape, t) >= far:
-                    continue
-                scale = _subsets.upper_quantile(r, f_k, goal_k / top, t, w) / _QUARTILE
-                exact = not scale > _EXACT
-                if exact:
-                    break
-                weights(r, f_k, scale, c, shape, w)
-                _dense.gradient(At_k, w, r, t, g)
+    Near the solution Newton steps take over. Where the scale moves, its dependence on x adds
+    a term of rank one to their equations.
+    """
+    m, n = b.shape
+    p = At.shape[1]
+    r, w, q, t, unit = np.empty(n), np.empty(n), np.empty(n), np.empty(n), np.ones(n)
+    G, L = np.empty((p, p)), np.empty((p, p))
+    g, d, v, e = np.empty(p), np.empty(p), np.empty(p), np.empty(p)
+    for k in range(m):
+        if not done[k]:
+            continue
+        At_k, b_k, f_k, x_k, s_k = At[k % len(At)], b[k], f[k % len(f)], x[k], s[k]
+        half, slack = _slack(f_k)
+        done[k] = False
+        newton, ended, last = False, False, math.inf
+        for taken in range(limit + 1):
+            _dense.residuals(At_k, b_k, x_k, r)
+            if moving:
+                s_k = _mad(At_k, r, f_k, half, slack, t, q, v)
+            if ended:
+                s[k], nit[k], done[k] = s_k, taken, True
+                break
+            if not s_k > _EXACT:
+                break
+            values(loss, WEIGHT, r, unit, s_k, c, shape, t, q, w)
+            for i in range(n):
+                w[i] *= f_k[i]
+            _dense.gradient(At_k, w, r, t, g)
+            if newton:
+                values(loss, CURVE, r, unit, s_k, c, shape, t, q, q)
+                for i in range(n):
+                    q[i] *= f_k[i]
+                _gram(At_k, q, t, G)
+                newton = _dense.cholesky(G, L) and _regular(L, G)
+            if not newton:
                 _gram(At_k, w, t, G)
-                _dense.cholesky(G, L)
-                _dense.cholesky_solve(L, g, d)
+                if not (_dense.cholesky(G, L) and _regular(L, G)):
+                    break
+            _dense.cholesky_solve(L, g, d)
+            if newton and moving:
+                for i in range(n):
+                    t[i] = q[i] * r[i] / s_k
                 for j in range(p):
-                    z[j] += d[j]
-                _dense.residuals(At_k, b_k, z, r)
-                # From above it comes nearer from above.
-                scale = toward(r, f_k, min(scale, ss[worst]), goal_k, c, shape, t)
-                if scale < ss[worst]:
-                    ss[worst] = toward(r, f_k, scale, goal_k, c, shape, t)
-                    for j in range(p):
-                        xs[worst, j] = z[j]
-                    for i in range(best):
-                        if ss[i] > ss[worst]:
-                            worst = i
-            if exact:
-                done[k] = False
-                continue
-            search(
-                At_k, b_k, f_k, goal_k, top, none, order, offset, xs, limit, _LOOSE, _LOOSE_SCALE,
-                c, shape, ss, ended,
-            )  # fmt: skip
-            i = 0
-            for l in range(1, best + 1):
-                if ss[l] < ss[i]:
-                    i = l
-            search(
-                At_k, b_k, f_k, goal_k, top, none, order, offset, xs[i : i + 1], limit, tol, 1e-14,
-                c, shape, ss[i : i + 1], ended[i : i + 1],
-            )  # fmt: skip
-            s[k], done[k] = ss[i], ended[i] and ss[i] > _EXACT
+                    g[j] = _dense.dot(t, At_k[j])
+                _dense.cholesky_solve(L, g, e)
+                factor = _dense.dot(v, d) / (1.0 + _dense.dot(v, e))
+                for j in range(p):
+                    d[j] -= factor * e[j]
             for j in range(p):
-                x[k, j] = xs[i, j]
+                x_k[j] += d[j]
+            size = _length(L, d) / s_k
+            ratio = 0.0 if newton else min(size / last, 0.999)
+            ended = size <= tol * (1.0 - ratio) or (size < _SETTLED and size >= 0.5 * last)
+            # After a Newton step that did not shrink comes a plain one.
+            newton = size < _NEAR and not (newton and size >= 0.5 * last)
+            last = size
 
-    return estimate
+
+@_jit
+def _toward(
+    loss: Any, r: Any, f: Any, unit: Any, s: Any, goal: Any, c: Any, shape: Any, t: Any, q: Any,
+    w: Any,
+) -> Any:  # fmt: skip
+    """Return a value between s and the M-scale, the root of sum f rho(r / s) = goal."""
+    values(loss, ALL, r, unit, s, c, shape, t, q, w)
+    return s * math.sqrt(_dense.dot(t, f) / goal)
 
 
-_STAMP = source_stamp(_mad, least_squares, _scalar)
+@_jit
+def estimate(
+    loss: Any, At: Any, b: Any, f: Any, goal: Any, top: Any, first: Any, order: Any,
+    offset: Any, best: Any, tol: Any, limit: Any, c: Any, shape: Any, x: Any, s: Any, done: Any,
+) -> None:  # fmt: skip
+    """Set x and s to the fits with the smallest M-scale; x are starts, too.
+
+    Each subset's fit is improved by a reweighting step. It becomes a candidate only if its
+    M-scale is below the largest of the best so far, which takes one sum over the rows to see
+    (Salibian-Barrera and Yohai 2006). The best are refined to convergence.
+    """
+    m, n = b.shape
+    p = At.shape[1]
+    r, w, t, q, unit = np.empty(n), np.empty(n), np.empty(n), np.empty(n), np.ones(n)
+    G, L = np.empty((p, p)), np.empty((p, p))
+    g, d, z = np.empty(p), np.empty(p), np.empty(p)
+    none = np.empty((0, 0), np.int64)
+    xs, ss = np.empty((best + 1, p)), np.empty(best + 1)
+    ended = np.empty(best + 1, np.bool_)
+    for k in range(m):
+        if not done[k]:
+            continue
+        At_k, b_k, f_k = At[k % len(At)], b[k], f[k % len(f)]
+        goal_k = goal[k % len(goal)]
+        # Least squares is a candidate, too, and stands for those that are not found.
+        for i in range(best + 1):
+            ss[i] = math.inf
+            for j in range(p):
+                xs[i, j] = x[k, j]
+        worst, exact = 0, False
+        for l in range(len(first)):
+            if not _subsets.elemental(At_k, b_k, first[l], order, offset[l], z):
+                break
+            _dense.residuals(At_k, b_k, z, r)
+            far = min(_HOPELESS * ss[worst], _FAR)
+            if _toward(loss, r, f_k, unit, far, goal_k, c, shape, t, q, w) >= far:
+                continue
+            scale = _subsets.upper_quantile(r, f_k, goal_k / top, t, w) / _QUARTILE
+            exact = not scale > _EXACT
+            if exact:
+                break
+            values(loss, WEIGHT, r, unit, scale, c, shape, t, q, w)
+            for i in range(n):
+                w[i] *= f_k[i]
+            _dense.gradient(At_k, w, r, t, g)
+            _gram(At_k, w, t, G)
+            _dense.cholesky(G, L)
+            _dense.cholesky_solve(L, g, d)
+            for j in range(p):
+                z[j] += d[j]
+            _dense.residuals(At_k, b_k, z, r)
+            # From above it comes nearer from above.
+            near = min(scale, ss[worst])
+            scale = _toward(loss, r, f_k, unit, near, goal_k, c, shape, t, q, w)
+            if scale < ss[worst]:
+                ss[worst] = _toward(loss, r, f_k, unit, scale, goal_k, c, shape, t, q, w)
+                for j in range(p):
+                    xs[worst, j] = z[j]
+                for i in range(best):
+                    if ss[i] > ss[worst]:
+                        worst = i
+        if exact:
+            done[k] = False
+            continue
+        _s.search(
+            loss, At_k, b_k, f_k, goal_k, top, none, order, offset, xs, limit, _LOOSE,
+            _LOOSE_SCALE, c, shape, ss, ended,
+        )  # fmt: skip
+        i = 0
+        for l in range(1, best + 1):
+            if ss[l] < ss[i]:
+                i = l
+        _s.search(
+            loss, At_k, b_k, f_k, goal_k, top, none, order, offset, xs[i : i + 1], limit, tol,
+            1e-14, c, shape, ss[i : i + 1], ended[i : i + 1],
+        )  # fmt: skip
+        s[k], done[k] = ss[i], ended[i] and ss[i] > _EXACT
+        for j in range(p):
+            x[k, j] = xs[i, j]

@@ -80,6 +80,15 @@ def named(*key: object) -> Callable[[F], F]:
     return rename
 
 
+def kernels(*key: object) -> Callable[[Callable[..., Any]], Any]:
+    """Return the decorator of compiled functions that release the interpreter lock.
+
+    They are kept on disk by names unique to `key`: the digests of the other files they use.
+    """
+    jit = numba.njit(nogil=True, cache=True, error_model="numpy")
+    return lambda function: jit(named(*key)(function))
+
+
 def can_cache(formula: Callable[..., Any]) -> bool:
     """Tell whether compiled code of this formula may be kept on disk.
 

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import Any
 
-import numba
 import numpy as np
-from numba.extending import register_jitable
 from numpy.typing import NDArray
 
-from robustfit import _kernels, _scalar, linalg
-from robustfit._kernels import LARGE_ELEMENTS, RowSums, Sums, _dense, in_threads
+from robustfit import _kernels, linalg
+from robustfit._kernels import LARGE_ELEMENTS, RowSums, Sums, _dense, _loss, in_threads
+from robustfit._kernels._loss import ALL, CURVE, WEIGHT, pointer, values
 from robustfit.losses import Loss
-from robustfit.losses._compiled import formulas
+from robustfit.losses._compiled import kernels, source_stamp
 from robustfit.starts import _subsets
 from robustfit.starts._subsets import NO_DRAWS, Draws, Rows
 
@@ -242,12 +240,12 @@ class _Search:
         rows, loss = self.rows, self.loss
         s = np.full(len(x), np.nan)
         done = np.zeros(len(x), dtype=np.bool_)
-        search = engine(cast(Any, type(loss)))
+        address, c, shape = pointer(loss)
 
         def work(part: slice) -> None:
             search(
-                rows.At, rows.b, rows.freq, self.goal, loss.sup, draws.first[part], draws.order,
-                draws.offset[part], x[part], steps, tol, scale_tol, loss.c, loss.shape, s[part],
+                address, rows.At, rows.b, rows.freq, self.goal, loss.sup, draws.first[part],
+                draws.order, draws.offset[part], x[part], steps, tol, scale_tol, c, shape, s[part],
                 done[part],
             )  # fmt: skip
 
@@ -432,168 +430,146 @@ class _Problem:
 # -- compiled ----------------------------------------------------------------------------
 
 
-@functools.cache
-def engine(loss: type[Loss]) -> Callable[..., Any]:
-    """Return the compiled search of a loss."""
-    pairs, unique, cache = formulas(loss, "rho", "weight", "dpsi", key=(_subsets.STAMP,))
-    (rho, rho1), (weight, weight1), (dpsi, dpsi1) = pairs
-    jit = numba.njit(nogil=True, cache=cache, error_model="numpy")
+_jit = kernels(_subsets.STAMP, _loss.STAMP)
 
-    @register_jitable
-    @unique
-    def scale_sums(r: Any, f: Any, s: Any, c: Any, shape: Any, t: Any, q: Any) -> Any:
-        """Return sum f rho and sum f psi u; t and q are scratch."""
-        inverse = 1.0 / s
-        for i in range(len(r)):
-            u = r[i] * inverse
-            # Far out every bounded rho is flat; u squared must not overflow.
-            u = min(max(u, -1e150), 1e150)
-            t[i] = rho(rho1, u, c, _scalar, *shape)
-            q[i] = weight(weight1, u, c, _scalar, *shape) * u * u
-        return _dense.dot(t, f), _dense.dot(q, f)
 
-    @register_jitable
-    @unique
-    def weights(r: Any, f: Any, s: Any, c: Any, shape: Any, newton: Any, w: Any) -> None:
-        inverse = 1.0 / s
-        if newton:
-            for i in range(len(r)):
-                w[i] = f[i] * dpsi(dpsi1, r[i] * inverse, c, _scalar, *shape)
+@_jit
+def _first_scale(r: Any, f: Any, above: Any, t: Any, q: Any) -> Any:
+    """Return about the scale; that of some of the rows where there are many."""
+    n = len(r)
+    step = n // _SOME
+    if step > 2:
+        whole, some = 0.0, 0.0
+        for i in range(n):
+            whole += f[i]
+        for i in range(_SOME):
+            t[i] = r[i * step]
+            q[i] = f[i * step]
+            some += q[i]
+        s = _subsets.upper_quantile(
+            t[:_SOME],
+            q[:_SOME],
+            above * some / whole,
+            t[_SOME : 2 * _SOME],
+            q[_SOME : 2 * _SOME],
+        )
+        if s > 0.0:
+            return s / _QUARTILE
+    return _subsets.upper_quantile(r, f, above, t, q) / _QUARTILE
+
+
+@_jit
+def _m_scale(
+    loss: Any, r: Any, f: Any, k: Any, goal: Any, top: Any, s: Any, tol: Any, c: Any, shape: Any,
+    t: Any, q: Any, w: Any,
+) -> Any:  # fmt: skip
+    """Return the root of sum f rho(r / s) = goal; s > 0 is where to start."""
+    if not goal > 0.0:
+        return 0.0
+    if not s > 0.0:
+        s = _first_scale(r, f, goal / top, t, q)
+    low, high, last = 0.0, math.inf, math.inf
+    for _ in range(200):
+        if not s > 1e-300:
+            return s
+        values(loss, ALL, r, k, s, c, shape, t, q, w)
+        slope, excess = _dense.dot(q, f), _dense.dot(t, f) - goal
+        if excess >= 0.0:
+            low = s
         else:
-            for i in range(len(r)):
-                w[i] = f[i] * weight(weight1, r[i] * inverse, c, _scalar, *shape)
-
-    @register_jitable
-    @unique
-    def first_scale(r: Any, f: Any, above: Any, t: Any, q: Any) -> Any:
-        """Return about the scale; that of some of the rows where there are many."""
-        n = len(r)
-        step = n // _SOME
-        if step > 2:
-            whole, some = 0.0, 0.0
-            for i in range(n):
-                whole += f[i]
-            for i in range(_SOME):
-                t[i] = r[i * step]
-                q[i] = f[i * step]
-                some += q[i]
-            s = _subsets.upper_quantile(
-                t[:_SOME],
-                q[:_SOME],
-                above * some / whole,
-                t[_SOME : 2 * _SOME],
-                q[_SOME : 2 * _SOME],
-            )
-            if s > 0.0:
-                return s / _QUARTILE
-        return _subsets.upper_quantile(r, f, above, t, q) / _QUARTILE
-
-    @register_jitable
-    @unique
-    def m_scale(
-        r: Any, f: Any, goal: Any, top: Any, s: Any, tol: Any, c: Any, shape: Any, t: Any, q: Any
-    ) -> Any:
-        """Return the root of sum f rho(r / s) = goal; s > 0 is where to start."""
-        if not goal > 0.0:
-            return 0.0
-        if not s > 0.0:
-            s = first_scale(r, f, goal / top, t, q)
-        low, high, last = 0.0, math.inf, math.inf
-        for _ in range(200):
-            if not s > 1e-300:
-                return s
-            total, slope = scale_sums(r, f, s, c, shape, t, q)
-            excess = total - goal
-            if excess >= 0.0:
-                low = s
+            high = s
+        square = 1.0 - 2.0 * excess / slope
+        new = s / math.sqrt(square) if square > 0.0 else -1.0
+        if not (new >= low * (1.0 - 1e-9) and new <= high * (1.0 + 1e-9) and new > 0.0):
+            if high == math.inf:
+                new = 4.0 * s
+            elif low == 0.0:
+                new = 0.25 * s
             else:
-                high = s
-            square = 1.0 - 2.0 * excess / slope
-            new = s / math.sqrt(square) if square > 0.0 else -1.0
-            if not (new >= low * (1.0 - 1e-9) and new <= high * (1.0 + 1e-9) and new > 0.0):
-                if high == math.inf:
-                    new = 4.0 * s
-                elif low == 0.0:
-                    new = 0.25 * s
-                else:
-                    new = math.sqrt(low) * math.sqrt(high)
-            step = math.fabs(new - s) / s
-            s = new
-            if step <= tol or (step < 1e-7 and step >= 0.5 * last):
-                break
-            last = step
-        return s
+                new = math.sqrt(low) * math.sqrt(high)
+        step = math.fabs(new - s) / s
+        s = new
+        if step <= tol or (step < 1e-7 and step >= 0.5 * last):
+            break
+        last = step
+    return s
 
-    @register_jitable
-    @unique
-    def descend(
-        At: Any, b: Any, f: Any, goal: Any, top: Any, x: Any, steps: Any, tol: Any,
-        scale_tol: Any, c: Any, shape: Any,
-    ) -> Any:  # fmt: skip
-        """Improve x in place; return its scale and whether the tolerance was met."""
-        p, n = At.shape
-        r, new_r, w, t = np.empty(n), np.empty(n), np.empty(n), np.empty(n)
-        G, L = np.empty((p, p)), np.empty((p, p))
-        T, S = np.empty((3, _dense.BLOCK)), np.empty((3, 3))
-        g, d, new_x = np.empty(p), np.empty(p), np.empty(p)
-        for j in range(p):
-            new_x[j] = x[j]
-        # A reweighting step (0), then if that is small a Newton step (1), and the reweighting
-        # step after all (2) if that does not decrease the scale. What the loss compiles to is
-        # called from one place each: the compiler copies it to wherever it is called.
-        attempt, taken, s, size, last = 0, -1, -1.0, math.inf, math.inf
-        near = _NEAR * math.sqrt(n)
-        while True:
-            _dense.residuals(At, b, new_x, new_r)
-            enough = scale_tol if tol > 0.0 or taken + 1 == steps else _ROUGH_SCALE
-            new_s = m_scale(new_r, f, goal, top, s, enough, c, shape, w, t)
-            if attempt == 1 and not new_s <= s * (1.0 + 1e-15):
-                attempt = 2
-            else:
-                attempt, s = 0, new_s
-                r, new_r = new_r, r
-                floor = 1.0
-                for j in range(p):
-                    x[j] = new_x[j]
-                    floor += math.fabs(x[j])
-                taken += 1
-                if taken > 0:
-                    if size <= tol or (size < 1e-7 and size >= 0.5 * last):
-                        return s, True
-                    last = size
-                if taken == steps:
-                    return s, False
-                # What is left is rounding error: an exact fit.
-                if not s > _ROUNDING * floor:
-                    return s, True
-            while True:
-                weights(r, f, s, c, shape, attempt == 1, w)
-                if attempt != 1:
-                    _dense.gradient(At, w, r, t, g)
-                _dense.gram(At, w, T, S, G)
-                positive = _dense.cholesky(G, L)
-                _dense.cholesky_solve(L, g, d)
-                if attempt == 0:
-                    size = math.sqrt(max(_dense.dot(d, g), 0.0)) / s
-                if (attempt == 0 and tol > 0.0 and size < near) or (attempt == 1 and not positive):
-                    attempt += 1
-                else:
-                    break
+
+@_jit
+def _descend(
+    loss: Any, At: Any, b: Any, f: Any, goal: Any, top: Any, x: Any, steps: Any, tol: Any,
+    scale_tol: Any, c: Any, shape: Any,
+) -> Any:  # fmt: skip
+    """Improve x in place; return its scale and whether the tolerance was met."""
+    p, n = At.shape
+    r, new_r, w, t = np.empty(n), np.empty(n), np.empty(n), np.empty(n)
+    q, k = np.empty(n), np.ones(n)
+    G, L = np.empty((p, p)), np.empty((p, p))
+    T, S = np.empty((3, _dense.BLOCK)), np.empty((3, 3))
+    g, d, new_x = np.empty(p), np.empty(p), np.empty(p)
+    for j in range(p):
+        new_x[j] = x[j]
+    # A reweighting step (0), then if that is small a Newton step (1), and the reweighting
+    # step after all (2) if that does not decrease the scale.
+    attempt, taken, s, size, last = 0, -1, -1.0, math.inf, math.inf
+    near = _NEAR * math.sqrt(n)
+    while True:
+        _dense.residuals(At, b, new_x, new_r)
+        enough = scale_tol if tol > 0.0 or taken + 1 == steps else _ROUGH_SCALE
+        new_s = _m_scale(loss, new_r, f, k, goal, top, s, enough, c, shape, t, q, w)
+        if attempt == 1 and not new_s <= s * (1.0 + 1e-15):
+            attempt = 2
+        else:
+            attempt, s = 0, new_s
+            r, new_r = new_r, r
+            floor = 1.0
             for j in range(p):
-                new_x[j] = x[j] + d[j]
+                x[j] = new_x[j]
+                floor += math.fabs(x[j])
+            taken += 1
+            if taken > 0:
+                if size <= tol or (size < 1e-7 and size >= 0.5 * last):
+                    return s, True
+                last = size
+            if taken == steps:
+                return s, False
+            # What is left is rounding error: an exact fit.
+            if not s > _ROUNDING * floor:
+                return s, True
+        while True:
+            values(loss, CURVE if attempt == 1 else WEIGHT, r, k, s, c, shape, t, q, w)
+            for i in range(n):
+                w[i] *= f[i]
+            if attempt != 1:
+                _dense.gradient(At, w, r, t, g)
+            _dense.gram(At, w, T, S, G)
+            positive = _dense.cholesky(G, L)
+            _dense.cholesky_solve(L, g, d)
+            if attempt == 0:
+                size = math.sqrt(max(_dense.dot(d, g), 0.0)) / s
+            if (attempt == 0 and tol > 0.0 and size < near) or (attempt == 1 and not positive):
+                attempt += 1
+            else:
+                break
+        for j in range(p):
+            new_x[j] = x[j] + d[j]
 
-    @jit
-    @unique
-    def search(
-        At: Any, b: Any, f: Any, goal: Any, top: Any, first: Any, order: Any, offset: Any, x: Any,
-        steps: Any, tol: Any, scale_tol: Any, c: Any, shape: Any, s: Any, done: Any,
-    ) -> None:  # fmt: skip
-        """Set the scale of every candidate, improved in place; draw x first if asked."""
-        for k in range(len(s)):
-            valid = True
-            if len(first) > 0:
-                valid = _subsets.elemental(At, b, first[k], order, offset[k], x[k])
-            if valid:
-                s[k], done[k] = descend(At, b, f, goal, top, x[k], steps, tol, scale_tol, c, shape)
 
-    return search
+@_jit
+def search(
+    loss: Any, At: Any, b: Any, f: Any, goal: Any, top: Any, first: Any, order: Any, offset: Any,
+    x: Any, steps: Any, tol: Any, scale_tol: Any, c: Any, shape: Any, s: Any, done: Any,
+) -> None:  # fmt: skip
+    """Set the scale of every candidate, improved in place; draw x first if asked."""
+    for k in range(len(s)):
+        valid = True
+        if len(first) > 0:
+            valid = _subsets.elemental(At, b, first[k], order, offset[k], x[k])
+        if valid:
+            s[k], done[k] = _descend(
+                loss, At, b, f, goal, top, x[k], steps, tol, scale_tol, c, shape
+            )
+
+
+#: Part of the name of every kernel that uses these, so that an edit here misses the disk cache.
+STAMP = source_stamp(s_estimate, s_estimate, _dense) + _subsets.STAMP + _loss.STAMP

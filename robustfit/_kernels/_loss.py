@@ -1,0 +1,101 @@
+"""What the compiled code needs of a loss: its values at an array of residuals.
+
+It is compiled once for each loss, and called through a pointer. Everything else, the pass over the
+rows and the searches, is compiled once for all of them.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, cast
+
+import numba
+import numpy as np
+from numba import types
+from numba.extending import intrinsic
+from numba.np.unsafe import ndarray
+from numpy.typing import NDArray
+
+from robustfit import _scalar
+from robustfit.losses import Loss
+from robustfit.losses._compiled import formulas, source_stamp
+
+_tuple: Any = ndarray.to_fixed_tuple
+#: Standardised residuals are cut here: every rho is flat there, and their squares are finite.
+FAR = 1e150
+#: Which values are wanted: all three, the weights alone, or psi' in their place.
+ALL, WEIGHT, CURVE = 0, 1, 2
+
+_scratch = types.Array(types.float64, 1, "C")
+_shape = types.Array(types.float64, 1, "C", readonly=True)
+_signature = types.void(
+    types.int64, _scratch, _scratch, types.float64, types.float64, _shape, _scratch, _scratch,
+    _scratch,
+)  # fmt: skip
+
+
+def pointer(loss: Loss) -> tuple[int, float, NDArray[np.float64]]:
+    """Return the address of what `values` calls for a loss, its c, and its shape parameters."""
+    compiled = _compiled(cast(Any, type(loss)), len(loss.shape))
+    return compiled[1], loss.c, np.array(loss.shape)
+
+
+def _values(
+    typing: Any, address: Any, kind: Any, r: Any, k: Any, s: Any, c: Any, shape: Any, t: Any,
+    q: Any, w: Any,
+) -> Any:  # fmt: skip
+    """Set w = weight(u) for u = k r / s.
+
+    For `ALL` set t = rho(u) and q = psi(u) u, too; for `CURVE` set w = psi'(u) instead. The arrays
+    have the same length. Numba's own pointers to functions take longer to hand over than a few
+    thousand rows to work on.
+    """
+
+    def call(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        convention, expected = context.call_conv, _signature.args
+        kind_of = convention.get_function_type(types.void, expected).as_pointer()
+        function = builder.inttoptr(arguments[0], kind_of)
+        convention.call_function(builder, function, types.void, expected, arguments[1:])
+        return context.get_dummy_value()
+
+    return types.void(types.int64, *_signature.args), call
+
+
+values: Any = intrinsic(_values)
+
+
+@functools.cache
+def _compiled(loss: type[Loss], shapes: int) -> tuple[Callable[..., Any], int]:
+    """Return the compiled function of a loss, to be kept, and its address."""
+    pairs, unique, cache = formulas(loss, "rho", "weight", "dpsi", key=(shapes,))
+    (rho, rho1), (weight, weight1), (dpsi, dpsi1) = pairs
+
+    @numba.njit(_signature, nogil=True, cache=cache, error_model="numpy")
+    @unique
+    def evaluate(
+        kind: Any, r: Any, k: Any, s: Any, c: Any, shape: Any, t: Any, q: Any, w: Any
+    ) -> None:
+        extra = _tuple(shape, shapes)
+        inverse = 1.0 / s
+        if kind == ALL:
+            for i in range(len(r)):
+                u = min(max(r[i] * k[i] * inverse, -FAR), FAR)
+                w[i] = weight(weight1, u, c, _scalar, *extra)
+                t[i] = rho(rho1, u, c, _scalar, *extra)
+                q[i] = w[i] * u * u
+        elif kind == WEIGHT:
+            for i in range(len(r)):
+                u = min(max(r[i] * k[i] * inverse, -FAR), FAR)
+                w[i] = weight(weight1, u, c, _scalar, *extra)
+        else:
+            for i in range(len(r)):
+                u = min(max(r[i] * k[i] * inverse, -FAR), FAR)
+                w[i] = dpsi(dpsi1, u, c, _scalar, *extra)
+
+    found = cast(Any, evaluate).overloads[_signature.args]
+    return evaluate, found.library.get_pointer_to_function(found.fndesc.llvm_func_name)
+
+
+#: Part of the name of every kernel that uses these, so that an edit here misses the disk cache.
+STAMP = source_stamp(_values, _values, _scalar)
