@@ -1,8 +1,9 @@
-"""Robust losses for training with PyTorch, with the formulas of `robustfit.losses`.
+"""Robust losses and robust fits for training with PyTorch, with the formulas of robustfit.
 
 `welsch_loss`, `charbonnier_loss`, `cauchy_loss`, `geman_mcclure_loss` and their modules stand in
 for those of ``kornia.losses``. `RobustLoss` is any loss. `AdaptiveRobustLoss` learns shape and
-scale, `ScaleTracker` estimates the scale, and `GNCSchedule` anneals the tuning constant.
+scale, `ScaleTracker` estimates the scale, and `GNCSchedule` anneals the tuning constant. `irls`
+is `robustfit.irls` with derivatives, and `RobustLinear` the same as a layer.
 """
 
 try:
@@ -24,6 +25,8 @@ from robustfit.torch._drop_in import (
     welsch_loss,
 )
 from robustfit.torch._evaluate import ShapeError
+from robustfit.torch._irls import IRLSResult, irls
+from robustfit.torch._linear import RobustLinear
 from robustfit.torch._loss import RobustLoss, robust_loss
 from robustfit.torch._schedule import GNCSchedule, ScaleTracker
 
@@ -33,6 +36,8 @@ __all__ = [
     "CharbonnierLoss",
     "GNCSchedule",
     "GemanMcclureLoss",
+    "IRLSResult",
+    "RobustLinear",
     "RobustLoss",
     "ScaleTracker",
     "ShapeError",
@@ -40,6 +45,7 @@ __all__ = [
     "cauchy_loss",
     "charbonnier_loss",
     "geman_mcclure_loss",
+    "irls",
     "robust_loss",
     "welsch_loss",
 ]
