@@ -145,16 +145,19 @@ def row_space(A: Array, w: Array) -> Array | None:
     return np.asarray(linalg.qr(Vt[:rank].T / scale[:, None], mode="economic")[0])
 
 
-def least_squares(A: Array, b: Array, w: Array, ridge: Array | None = None) -> Array:
+def least_squares(
+    A: Array, b: Array, w: Array, ridge: Array | None = None, *, refined: bool = True
+) -> Array:
     """Return the weighted least-squares solution for A of full column rank.
 
     Small problems are solved by QR with iterative refinement in twice the working
     precision (Björck 1967, doi:10.1007/BF02162161), so that the error no longer grows
-    with the condition number; large ones by normal equations in residual form.
+    with the condition number; large ones, and all without `refined`, by normal equations in
+    residual form.
     """
     n, p = A.shape
     x = np.zeros(p)
-    if ridge is not None or n * p > _REFINED_ELEMENTS:
+    if ridge is not None or not refined or n * p > _REFINED_ELEMENTS:
         for _ in range(3):
             x = x + weighted_step(A, w, b - A @ x, ridge=ridge, x=x).d
         return x

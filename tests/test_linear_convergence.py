@@ -176,7 +176,27 @@ def test_a_callable_scale_sees_and_returns_response_units():
 
 def test_a_callable_scale_is_called_in_each_iteration():
     fit = rf.irls(A, B, "tukey", start="ols", scale=lambda t: rf.scale.mad(t, center=0.0))
-    np.testing.assert_array_equal(fit.x, rf.irls(A, B, "tukey", start="ols", scale="mad").x)
+    named = rf.irls(A, B, "tukey", start="ols", scale="mad")
+    np.testing.assert_allclose(fit.x, named.x, rtol=0.0, atol=1e-9 * np.max(named.bse))
+
+
+@pytest.mark.parametrize("scale", ["mad", "mad-fixed", 1.3, "s"])
+@pytest.mark.parametrize("loss", ["welsch", "tukey", "huber", "hampel", "cauchy"])
+def test_the_compiled_iteration_ends_where_the_other_does(loss, scale):
+    if scale == "s" and not rf.get_loss(loss).bounded:
+        scale = "mad"
+    weights = {
+        "freq_weights": 1.0 + np.arange(len(B)) % 3,
+        "var_weights": 1.0 + np.arange(len(B)) % 2,
+    }
+    for given in ({}, weights):
+        options = {"scale": scale, "start": "s" if scale == "s" else "ols", **given}
+        # A callback hears of every step, so that it needs the other one.
+        plain = rf.irls(A, B, loss, callback=lambda intermediate: None, **options)
+        quick = rf.irls(A, B, loss, **options)
+        assert plain.status is quick.status
+        np.testing.assert_allclose(quick.x, plain.x, rtol=0.0, atol=1e-9 * np.max(plain.bse))
+        np.testing.assert_allclose(quick.scale, plain.scale, rtol=1e-9)
 
 
 # -- callback and progress -----------------------------------------------------------------

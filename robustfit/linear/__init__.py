@@ -350,7 +350,8 @@ def _start(
     elif start in ("lad", "lts"):
         x = _scaled(_lad if start == "lad" else functools.partial(_lts, rng=rng), data)
     elif problem.bounds is None:
-        x = linalg.least_squares(data.A, data.b, data.row_weights, problem.ridge)
+        last = isinstance(problem.loss, Linear)
+        x = linalg.least_squares(data.A, data.b, data.row_weights, problem.ridge, refined=last)
     else:
         x = np.clip(np.zeros(data.columns), *problem.bounds)
         low, high = problem.bounds

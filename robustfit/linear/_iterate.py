@@ -11,8 +11,10 @@ from numpy.typing import NDArray
 
 from robustfit import linalg
 from robustfit._inputs import Data
-from robustfit._kernels import RowSums, Sums
+from robustfit._kernels import LARGE_ELEMENTS, RowSums, Sums
+from robustfit._kernels._loss import pointer
 from robustfit._progress import Bar
+from robustfit.linear import _small
 from robustfit.linear._problem import Array, Problem, State
 from robustfit.losses import Linear
 from robustfit.result import Status
@@ -25,6 +27,8 @@ _CLOSE = 1e-2
 # Newton steps that are shorter than this and no longer shrink are rounding.
 _SETTLED = 1e-7
 _ANDERSON_DEPTH = 5
+# Small problems of so many columns, and with responses up to so many typical ones, are compiled.
+_NARROW, _MODEST = 32, 1e3
 
 
 def iterate(problem: Problem, x: Array, bar: Bar) -> State:
@@ -35,6 +39,10 @@ def iterate(problem: Problem, x: Array, bar: Bar) -> State:
     if isinstance(problem.loss, Linear) or np.all(resid == 0.0):
         state = State(x, scale, 0, Status.CONVERGED)
         return settled(data, state) if exactly_fitted(data, x, resid) else state
+    quick = _quick(problem, x, scale)
+    if quick is not None:
+        bar.update(quick.nit)
+        return quick
     solver, memory = _Solver(problem), None if rule.fixed else Anderson(data)
     ratio, previous = 0.0, math.inf
     state = State(x, scale, 0, Status.MAXITER, math.inf)
@@ -68,6 +76,31 @@ def iterate(problem: Problem, x: Array, bar: Bar) -> State:
         close = step < max(_NEAR, _CLOSE * math.sqrt(data.nobs))
         solver.newton = close and rule.fixed and problem.bounds is None
     return state
+
+
+def _quick(problem: Problem, x: Array, scale: float) -> State | None:
+    """Return the fit of a small problem that takes the regular course, None otherwise.
+
+    Compiled, all iterations take less time than one does in NumPy.
+    """
+    data, rule = problem.data, problem.rule
+    n, p = data.A.shape
+    plain = problem.bounds is None and problem.ridge is None and problem.callback is None
+    plain = plain and problem.solver == "auto" and not isinstance(problem.adjust, np.ndarray)
+    known = rule.fixed or rule.name == "mad"
+    if not (plain and known and p <= _NARROW and n * p <= LARGE_ELEMENTS and data.size < _MODEST):
+        return None
+    factor = np.where(data.freq > 0.0, data.inv_sd, 0.0)
+    found, s = np.array(x, ndmin=2), np.array([scale])
+    nit, done = np.zeros(1, dtype=np.intp), np.ones(1, dtype=np.bool_)
+    address, c, shape = pointer(problem.loss)
+    _small.solve(
+        address, np.ascontiguousarray((data.A * factor[:, None]).T)[None],
+        (data.b * factor)[None], data.freq[None], found, s, not rule.fixed,
+        # One that takes longer is on a course of its own.
+        problem.maxiter // 2, problem.tol, c, shape, nit, done,
+    )  # fmt: skip
+    return State(found[0], float(s[0]), int(nit[0]), Status.CONVERGED) if done[0] else None
 
 
 class _Solver:

@@ -233,7 +233,7 @@ class Loss:
 
     # -- properties -----------------------------------------------------------------------
 
-    @property
+    @functools.cached_property
     def sup(self) -> float:
         """The supremum of rho, infinite for an unbounded loss."""
         return float(self.rho(np.inf))

@@ -241,10 +241,11 @@ class _Search:
         s = np.full(len(x), np.nan)
         done = np.zeros(len(x), dtype=np.bool_)
         address, c, shape = pointer(loss)
+        goal = self.goal
 
         def work(part: slice) -> None:
             search(
-                address, rows.At, rows.b, rows.freq, self.goal, loss.sup, draws.first[part],
+                address, rows.At, rows.b, rows.freq, goal, loss.sup, draws.first[part],
                 draws.order, draws.offset[part], x[part], steps, tol, scale_tol, c, shape, s[part],
                 done[part],
             )  # fmt: skip
