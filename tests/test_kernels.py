@@ -2,11 +2,15 @@
 
 import multiprocessing
 import os
+import threading
+import time
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import numba
 import numpy as np
 import pytest
+import threadpoolctl
 
 from robustfit._kernels import RowSums, _loss, _rows, _threads, in_threads, m_scale
 from robustfit.losses import LOSSES, Barron, get_loss
@@ -228,3 +232,58 @@ def test_m_scale_solves_its_equation(start, compiled):
     goal = 0.5 * np.sum(count) * loss.sup
     s = m_scale(r, start, goal, loss, count)
     assert np.sum(count * loss.rho(r / s)) == pytest.approx(goal, rel=1e-12)
+
+
+# -- the threads of BLAS --------------------------------------------------------------------
+
+
+def blas_threads():
+    found = threadpoolctl.ThreadpoolController().select(user_api="blas").lib_controllers
+    return [library.get_num_threads() for library in found]
+
+
+def test_blas_has_one_thread_inside_and_its_own_outside():
+    before = blas_threads()
+    with _threads.threads_of_our_own(5000, 4):
+        assert blas_threads() == [1] * len(before)
+        with _threads.threads_of_our_own(5000, 4):
+            assert blas_threads() == [1] * len(before)
+        assert blas_threads() == [1] * len(before)
+    assert blas_threads() == before
+
+
+def test_other_threads_leave_blas_alone():
+    before, barrier = blas_threads(), threading.Barrier(4)
+
+    def work(_):
+        with _threads.threads_of_our_own(5000, 4):
+            barrier.wait()
+            return blas_threads()
+
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(work, range(4))) == [before] * 4
+    assert blas_threads() == before
+
+
+def test_blas_keeps_its_threads_for_a_wide_design_and_gets_them_back_after_an_error():
+    before = blas_threads()
+    with _threads.threads_of_our_own(5000, _threads.WIDE + 1):
+        assert blas_threads() == before
+    with pytest.raises(ZeroDivisionError), _threads.threads_of_our_own(5000, 4):
+        raise ZeroDivisionError
+    assert blas_threads() == before
+
+
+def test_no_more_is_begun_after_an_error():
+    begun = []
+
+    def work(part):
+        begun.append(part.start)
+        if part.start == 0:
+            raise ZeroDivisionError
+        time.sleep(0.01)
+
+    with pytest.raises(ZeroDivisionError):
+        in_threads(work, 400, 1, 1e9, threads=2)
+    time.sleep(0.05)
+    assert len(begun) < 400

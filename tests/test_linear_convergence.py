@@ -199,6 +199,33 @@ def test_the_compiled_iteration_ends_where_the_other_does(loss, scale):
         np.testing.assert_allclose(quick.scale, plain.scale, rtol=1e-9)
 
 
+def _plain(v):
+    return 1.0 / (1.0 + v * v)
+
+
+class ForNumpy(rf.losses.Loss):
+    """Cauchy's loss by a function that Numba does not know of, and one that it has not."""
+
+    @staticmethod
+    def rho1(v, m):
+        return 0.5 * m.log1p(v * v)
+
+    @staticmethod
+    def weight1(v, m):
+        return _plain(v)
+
+    @staticmethod
+    def dpsi1(v, m):
+        return (1.0 - v * v) / m.power(1.0 + v * v, 2.0)
+
+
+def test_a_loss_that_numba_cannot_compile():
+    fit = rf.irls(A, B, ForNumpy(c=2.0), start="ols", scale="mad")
+    named = rf.irls(A, B, rf.losses.Cauchy(c=2.0), start="ols", scale="mad")
+    assert fit.success
+    np.testing.assert_allclose(fit.x, named.x, rtol=0.0, atol=1e-9 * np.max(named.bse))
+
+
 # -- callback and progress -----------------------------------------------------------------
 
 

@@ -525,3 +525,17 @@ def test_time_of_a_million_rows(capsys):
     w = TUKEY.weight((b - A @ fit.x) / fit.scale)
     step = linalg.weighted_step(A, w, b - A @ fit.x, x=fit.x)
     assert step.norm < 1e-7 * fit.scale
+
+
+@pytest.mark.parametrize("seed", [3, 5])
+def test_the_scale_is_that_of_all_rows_where_half_of_some_are_exact(seed):
+    # Almost half of the responses are zero, and in a sample of the rows more than half may be.
+    rng = np.random.default_rng(seed)
+    n, p = 150_000, 3
+    A = np.column_stack([np.ones(n), *(rng.standard_normal(n) for _ in range(p - 1))])
+    b = np.where(rng.random(n) < 0.497, 0.0, np.abs(rng.standard_normal(n)) + 0.5)
+    loss = get_loss("tukey", breakdown=0.5)
+    fit = s_estimate(A, b, loss, rng=np.random.default_rng(seed))
+    expected = m_scale(b - A @ fit.x, loss=loss, breakdown=0.5, ddof=p)
+    assert fit.scale == pytest.approx(float(expected), rel=1e-8)
+    assert fit.scale > 0.1

@@ -7,6 +7,7 @@ rows and the searches, is compiled once for all of them.
 from __future__ import annotations
 
 import functools
+import threading
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -41,6 +42,20 @@ def pointer(loss: Loss) -> tuple[int, float, NDArray[np.float64]]:
     return compiled[1], loss.c, np.array(loss.shape)
 
 
+def compiles(loss: Loss) -> bool:
+    """Tell whether Numba understands the formulas; those of a caller may be for NumPy alone."""
+    return bool(_compiles(cast(Any, type(loss)), len(loss.shape)))
+
+
+@functools.cache
+def _compiles(loss: type[Loss], shapes: int) -> bool:
+    try:
+        _compiled(loss, shapes)
+    except (numba.core.errors.NumbaError, AttributeError):
+        return False
+    return True
+
+
 def _values(
     typing: Any, address: Any, kind: Any, r: Any, k: Any, s: Any, c: Any, shape: Any, t: Any,
     q: Any, w: Any,
@@ -65,9 +80,18 @@ def _values(
 values: Any = intrinsic(_values)
 
 
-@functools.cache
+_lock = threading.Lock()
+
+
 def _compiled(loss: type[Loss], shapes: int) -> tuple[Callable[..., Any], int]:
-    """Return the compiled function of a loss, to be kept, and its address."""
+    """Return the compiled function of a loss, and its address while that is kept."""
+    # Two threads that come first would compile two, of which one is lost.
+    with _lock:
+        return _compile(cast(Any, loss), shapes)
+
+
+@functools.cache
+def _compile(loss: type[Loss], shapes: int) -> tuple[Callable[..., Any], int]:
     pairs, unique, cache = formulas(loss, "rho", "weight", "dpsi", key=(shapes,))
     (rho, rho1), (weight, weight1), (dpsi, dpsi1) = pairs
 

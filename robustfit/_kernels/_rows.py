@@ -24,13 +24,14 @@ Array = NDArray[np.float64]
 LARGE_ELEMENTS = 300_000
 # Rows that a thread takes at a time.
 _CHUNK = 1 << 15
-# Elements of a block of rows: its weighted copy should stay in the second-level cache.
-_BLOCK_ELEMENTS = 1 << 15
+# Elements of a block of rows: its weighted copy should stay in the second-level cache. But so many
+# rows at least, or the products of a wide design are slow.
+_BLOCK_ELEMENTS, _BLOCK_ROWS = 1 << 15, 256
 
 
 def block_rows(p: int) -> int:
     """Return how many rows of p columns make a block small enough for the cache."""
-    return max(1, _BLOCK_ELEMENTS // max(p, 1))
+    return max(_BLOCK_ROWS, _BLOCK_ELEMENTS // max(p, 1))
 
 
 def row_blocks(n: int, p: int) -> Iterator[slice]:

@@ -45,11 +45,13 @@ def in_threads(
     if threads <= 1 or cost < _WORTH_A_THREAD or getattr(_here, "working", False):
         return [work(part) for part in parts]
     results: list[Any] = [None] * len(parts)
-    waiting = iter(range(len(parts)))
+    waiting, stopped = iter(range(len(parts))), threading.Event()
 
     def worker() -> None:
         _here.working = True
         for k in waiting:
+            if stopped.is_set():
+                return
             results[k] = work(parts[k])
 
     running = [_pool(threads).submit(worker) for _ in range(threads)]
@@ -58,7 +60,7 @@ def in_threads(
             future.result()
     except BaseException:
         # After an error or an interrupt nothing more is begun, and nothing goes on unseen.
-        waiting = iter(())
+        stopped.set()
         for future in running:
             future.cancel()
             _ = future.cancelled() or future.exception()
@@ -66,34 +68,10 @@ def in_threads(
     return results
 
 
-class _Blas:
-    """The BLAS libraries of this process, and how many threads they had before."""
-
-    def __init__(self) -> None:
-        self.libraries = threadpoolctl.ThreadpoolController().select(user_api="blas")
-        self.lock, self.users = threading.Lock(), 0
-        self.before: list[Any] = []
-
-    def enter(self) -> None:
-        with self.lock:
-            self.users += 1
-            if self.users == 1:
-                found = self.libraries.lib_controllers
-                self.before = [library.get_num_threads() for library in found]
-                self._set([1] * len(found))
-
-    def leave(self) -> None:
-        with self.lock:
-            self.users -= 1
-            if self.users == 0:
-                self._set(self.before)
-
-    def _set(self, threads: list[Any]) -> None:
-        for library, number in zip(self.libraries.lib_controllers, threads, strict=True):
-            library.set_num_threads(number)
-
-
-_blas = functools.cache(_Blas)
+@functools.cache
+def _blas() -> Any:
+    """Return the BLAS libraries of this process."""
+    return threadpoolctl.ThreadpoolController().select(user_api="blas")
 
 
 @contextlib.contextmanager
@@ -101,16 +79,16 @@ def threads_of_our_own(n: int, p: int) -> Iterator[None]:
     """Keep BLAS to one thread while a design of n rows and p columns goes through `in_threads`.
 
     After each call its threads spin for a while, on the cores that ours then have to share:
-    that doubled the time of a fit. A wide design is left to BLAS.
+    that doubled the time of a fit. A wide design is left to BLAS, and so is a fit in another than
+    the main thread: the limit is one of the process, and threads that set it and take it back
+    in turns can leave it behind.
     """
-    if p > WIDE or n * p < _BLAS_THREADS:
+    main = threading.current_thread() is threading.main_thread()
+    if p > WIDE or n * p < _BLAS_THREADS or not main:
         yield
         return
-    _blas().enter()
-    try:
+    with _blas().limit(limits=1):
         yield
-    finally:
-        _blas().leave()
 
 
 @functools.cache

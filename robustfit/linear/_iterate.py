@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from robustfit import linalg
 from robustfit._inputs import Data
 from robustfit._kernels import LARGE_ELEMENTS, RowSums, Sums
-from robustfit._kernels._loss import pointer
+from robustfit._kernels._loss import compiles, pointer
 from robustfit._progress import Bar
 from robustfit.linear import _small
 from robustfit.linear._problem import Array, Problem, State
@@ -87,13 +87,15 @@ def _quick(problem: Problem, x: Array, scale: float) -> State | None:
     n, p = data.A.shape
     plain = problem.bounds is None and problem.ridge is None and problem.callback is None
     plain = plain and problem.solver == "auto" and not isinstance(problem.adjust, np.ndarray)
-    known = rule.fixed or rule.name == "mad"
+    known = (rule.fixed or rule.name == "mad") and problem.maxiter > 1
     if not (plain and known and p <= _NARROW and n * p <= LARGE_ELEMENTS and data.size < _MODEST):
         return None
+    if not compiles(problem.loss):
+        return None
+    address, c, shape = pointer(problem.loss)
     factor = np.where(data.freq > 0.0, data.inv_sd, 0.0)
     found, s = np.array(x, ndmin=2), np.array([scale])
     nit, done = np.zeros(1, dtype=np.intp), np.ones(1, dtype=np.bool_)
-    address, c, shape = pointer(problem.loss)
     _small.solve(
         address, np.ascontiguousarray((data.A * factor[:, None]).T)[None],
         (data.b * factor)[None], data.freq[None], found, s, not rule.fixed,

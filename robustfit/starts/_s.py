@@ -351,16 +351,27 @@ class _Problem:
             )  # fmt: skip
             return every.distinct(every.converge(found.x), 1.0)
         x, s, done = found.x.copy(), found.s.copy(), np.zeros(len(found.s), dtype=np.bool_)
+        for k, exact in enumerate(s < _EXACT * (1.0 + np.sum(np.abs(x), axis=1))):
+            # That some of the rows are fitted exactly does not mean that enough of all are.
+            s[k] = self.scale(x[k], s[k], 1e-2) if exact else s[k]
+        best = np.min(s)
         for k in range(len(x)):
-            if s[k] < _HOPELESS * s[0]:
+            if s[k] <= _HOPELESS * best:
                 x[k], s[k], done[k] = self.joint(x[k], s[k], tol, maxiter)
             else:
                 s[k] = self.scale(x[k], s[k], 1e-2)
         return _Candidates(x, s, done).sorted()
 
     def scale(self, z: Array, s: float, tol: float) -> float:
-        """Return the M-scale at z, starting from s."""
-        r = self.b - self.A @ (self.M @ z)
+        """Return the M-scale at z, starting from s where that is no rounding error."""
+        r = _kernels.residuals(self.A, self.b, self.M @ z)
+        rounding = _EXACT * (1.0 + float(np.sum(np.abs(z))))
+        if s < rounding:
+            size = np.abs(r)
+            far = size > rounding
+            if float(np.sum(self.freq[far])) <= self.goal:
+                return 0.0
+            s = float(np.median(size[far]))
         return _kernels.m_scale(r, s, self.goal * self.loss.sup, self.loss, self.freq, tol)
 
     def newton_scale(self, s: float, sums: Sums) -> float:
@@ -392,7 +403,7 @@ class _Problem:
             z, s = z + d, new
             # The next step of Newton's method would be smaller by more than this one was, and
             # the next change of the scale about the square of this one.
-            ended = size <= tol or (newton and size * size <= tol * last)
+            ended = size <= tol or (newton and size * size <= tol * last < math.inf)
             ended = ended or (size < 1e-7 and size >= 0.5 * last)
             if ended and change <= max(1e-7, 1e-3 * tol):
                 return z, s, True
