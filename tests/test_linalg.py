@@ -45,7 +45,7 @@ def test_row_blocks_cover_every_row_once(n, p):
     rows = [i for block in _kernels.row_blocks(n, p) for i in range(n)[block]]
     assert rows == list(range(n))
     sizes = [len(range(n)[block]) for block in _kernels.row_blocks(n, p)]
-    assert all(0 < size * p <= max(p, 1 << 15) for size in sizes)
+    assert all(0 < size * p <= max(256 * p, 1 << 15) for size in sizes)
 
 
 @pytest.mark.parametrize("n", [4, 500, 30_000])

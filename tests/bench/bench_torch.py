@@ -27,6 +27,11 @@ SIZES = {10_000: 400, 1_000_000: 60, 16_000_000: 9}  # and how often each is tim
 GPU_SPEED = 3.0e12  # bytes per second: the copy bandwidth measured on an H100 by others
 
 
+def _milliseconds(value):
+    ms = 1e3 * value
+    return f"{ms:.3g}" if ms < 1000.0 else f"{ms:,.0f}"
+
+
 def contestants():
     """Return the losses of (prediction, target, reduction) by name."""
     found = {
@@ -153,7 +158,7 @@ def cpu_table(sizes, threads):
             for reduction in ("mean", "none"):
                 for backward in (False, True):
                     times = row(n, reduction, backward, repeats)
-                    cells = [f"{1e3 * times[name]:.3g}" for name in names]
+                    cells = [_milliseconds(times[name]) for name in names]
                     cells.append(f"{times['ours'] / times['floor']:.2f}")
                     if "Kornia" in names:
                         cells.append(f"{times['Kornia'] / times['ours']:.1f}")

@@ -262,7 +262,8 @@ def _version(name):
 
 
 def _time(value):
-    return f"{1e3 * value:.3g}"
+    ms = 1e3 * value
+    return f"{ms:.3g}" if ms < 1000.0 else f"{ms:,.0f}"
 
 
 def page(times, passes, skipped):
