@@ -84,8 +84,9 @@ def test_values_at_any_float(loss, c, u):
     assert abs(dpsi) <= 1.0
     assert psi == -loss.psi(-u)
     assert abs(psi) <= abs(u)
-    # Concave in u**2: the chord from zero is steeper than the tangent.
-    assert math.isinf(u) or u * psi <= 2.0 * rho * (1 + 1e-12)
+    # Concave in u**2: the chord from zero is steeper than the tangent. Subnormal values are
+    # rounded to multiples of 5e-324.
+    assert math.isinf(u) or u * psi <= 2.0 * rho * (1 + 1e-12) + 2e-323
 
 
 @settings(max_examples=60, deadline=None)
@@ -202,8 +203,9 @@ def test_welsch_in_single_precision_is_never_zero_by_accident(engine):
     c = np.float32(2.98463717629906)
     rho = Subject(Welsch(float(c)), engine, "float32").rho(u)
     assert (rho > 0).all()
-    # NumPy and torch round each step to single precision; Numba computes in double.
-    assert ulps(rho, exact_welsch(u, c)) <= {"numpy": 4.0, "numba": 1.0, "torch": 5.0}[engine]
+    # NumPy and torch round each step to single precision, and with AVX-512 NumPy's own expm1 is
+    # exact to four units only; Numba computes in double.
+    assert ulps(rho, exact_welsch(u, c)) <= {"numpy": 6.0, "numba": 1.0, "torch": 5.0}[engine]
 
 
 @numba.vectorize(["f8(f8)"])
