@@ -21,13 +21,16 @@ except PackageNotFoundError:  # a source tree that was never installed
     __version__ = "0+unknown"
 
 if TYPE_CHECKING:
+    from robustfit.formula import anova, fit
     from robustfit.linear._warm import warmup
     from robustfit.nonlinear import curve_fit, least_squares
 
 #: Loaded on first use, because each needs a package that the core does not.
 _FRONTS = ("plot",)
-#: The same, because SciPy's optimizers take longer to import than all the rest, or few need it.
+#: The same, or because SciPy's optimizers take longer to import than all the rest, or few need it.
 _LATER = {
+    "anova": "robustfit.formula",
+    "fit": "robustfit.formula",
     "curve_fit": "robustfit.nonlinear",
     "least_squares": "robustfit.nonlinear",
     "warmup": "robustfit.linear._warm",
@@ -41,8 +44,10 @@ __all__ = [
     "RankWarning",
     "Status",
     "__version__",
+    "anova",
     "curve_fit",
     "datasets",
+    "fit",
     "get_loss",
     "irls",
     "least_squares",

@@ -48,6 +48,12 @@ class Dataset:
     source: str = field(repr=False)
     note: str = field(repr=False)
 
+    @property
+    def columns(self) -> dict[str, NDArray[np.float64]]:
+        """The variables by name, the response last: data for `robustfit.fit`."""
+        variables = zip(self.names[1:], self.A.T[1:], strict=True)
+        return {**dict(variables), self.response: self.b}
+
 
 class _About(NamedTuple):
     description: str
