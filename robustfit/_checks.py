@@ -64,6 +64,14 @@ def whole(value: Any, name: str, least: int = 0) -> int:
     return int(number)
 
 
+def seed(rng: Any) -> int | np.random.Generator:
+    """Return `rng` if it is a seed, else the generator that it stands for.
+
+    To make a generator takes longer than some fits that have no use for one.
+    """
+    return rng if type(rng) is int and rng >= 0 else generator(rng)
+
+
 def generator(rng: Any) -> np.random.Generator:
     """Return the generator that `rng` stands for."""
     try:

@@ -36,6 +36,8 @@ class Data:
         Frequency weights and the root of the inverse-variance weights.
     largest : ndarray of shape (rank,)
         The largest absolute value of each column of `A`.
+    size : float
+        The largest absolute response, in the units of `b`.
     unit : float
         A power of two, so that dividing by it is exact.
     columns : int
@@ -57,6 +59,7 @@ class Data:
     freq: Array
     inv_sd: Array
     largest: Array
+    size: float
     unit: float
     columns: int
     names: tuple[str, ...]
@@ -73,12 +76,7 @@ class Data:
     @property
     def nobs(self) -> float:
         """Number of observations, repetitions counted."""
-        return float(np.sum(self.freq))
-
-    @functools.cached_property
-    def size(self) -> float:
-        """The largest absolute response, in the units of `b`."""
-        return float(np.max(np.abs(self.b), initial=0.0))
+        return float(self.freq.sum())
 
     def with_basis(self, basis: Array) -> Data:
         """Return the same data in coordinates of the row space."""
@@ -150,6 +148,10 @@ def prepare(
         response = response[:, 0]
     if response.shape != (n,):
         raise ValueError(f"b must have shape ({n},) like the rows of A, got {response.shape}")
+    if freq_weights is None and var_weights is None and 0 < design.size <= _kernels.LARGE_ELEMENTS:
+        ordinary = _ordinary(design, response, labels)
+        if ordinary is not None:
+            return ordinary
     freq, var = _weights(freq_weights, "freq_weights", n), _weights(var_weights, "var_weights", n)
     largest = _kernels.largest(design)
     given = {"b": response, "freq_weights": freq, "var_weights": var}
@@ -172,18 +174,34 @@ def prepare(
     freq = np.where(var > 0.0, freq, 0.0)
     unit = _unit(response[freq > 0.0])
     column_unit = _extreme_columns(largest)
+    b = np.clip(response / unit, -_LARGEST, _LARGEST)
     return Data(
         A=_own(design, A) if column_unit is None else design * column_unit,
-        b=np.clip(response / unit, -_LARGEST, _LARGEST),
+        b=b,
         freq=freq,
         inv_sd=np.sqrt(var),
         largest=largest if column_unit is None else largest * column_unit,
+        size=float(np.max(np.abs(b))),
         unit=unit,
         columns=p,
         names=labels,
         keep=keep,
         column_unit=column_unit,
     )
+
+
+def _ordinary(design: Array, response: Array, names: tuple[str, ...]) -> Data | None:
+    """Return a small problem without weights, None if there is anything special about it.
+
+    What takes ten calls of NumPy for any data takes one compiled one for most.
+    """
+    n, p = design.shape
+    A, b, largest = np.array(design, order="C"), np.array(response), np.empty(p)
+    unit, size = _kernels.survey(A, b, largest)
+    if not unit > 0.0:
+        return None
+    ones = np.ones(n)
+    return Data(A, b, ones, ones, largest, size, unit, p, names)
 
 
 def _unit(b: Array) -> float:
@@ -218,7 +236,12 @@ def column_labels(A: Any, names: Sequence[str] | None, p: int) -> tuple[str, ...
             raise ValueError(f"names must be {p} labels, one per column of A, got names={names!r}")
         return tuple(str(name) for name in names)
     found = tuple(str(name) for name in getattr(A, "columns", ()))
-    return found if len(found) == p else tuple(f"x{j + 1}" for j in range(p))
+    return found if len(found) == p else _numbered(p)
+
+
+@functools.lru_cache(maxsize=16)
+def _numbered(p: int) -> tuple[str, ...]:
+    return tuple(f"x{j + 1}" for j in range(p))
 
 
 def matrix(values: Any, name: str) -> Array:

@@ -14,6 +14,7 @@ from robustfit._kernels._rows import (
     rho_sums,
     row_blocks,
 )
+from robustfit._kernels._survey import survey
 from robustfit._kernels._threads import in_threads, threads_of_our_own
 from robustfit._kernels._twice import residual_twice, transposed_twice
 
@@ -32,6 +33,7 @@ __all__ = [
     "residuals",
     "rho_sums",
     "row_blocks",
+    "survey",
     "threads_of_our_own",
     "transposed_twice",
 ]

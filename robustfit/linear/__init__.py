@@ -19,7 +19,7 @@ from robustfit.linear import _batch, _guard, _problem
 from robustfit.linear._assemble import Outcome, assemble
 from robustfit.linear._batch import BatchResult
 from robustfit.linear._gnc import graduated
-from robustfit.linear._iterate import iterate, settled
+from robustfit.linear._iterate import compiled, iterate, settled
 from robustfit.linear._problem import Array, Callback, Problem, State
 from robustfit.linear._tau import tau_fit
 from robustfit.losses import Linear, Loss, get_loss
@@ -207,7 +207,7 @@ def irls(
     if outputs is not None:
         raise ValueError(f"outputs is for several fits, got outputs={outputs!r} for one")
     cov_type = _checks.known(cov_type, "cov_type", ("auto", *covariance.COV_TYPES))
-    generator = _checks.generator(rng)
+    rng = _checks.seed(rng)
     data = prepare(A, b, freq_weights, var_weights, nan_policy, _problem.labels(names))
     clusters = _problem.clusters(groups, data, cov_type)
     start, scale = _named(method, start, scale)
@@ -216,33 +216,52 @@ def irls(
         tuned = _s_loss(s_loss, tuned)
     penalty = _problem.inner_ridge(ridge, data)
     limits = _problem.inner_bounds(bounds, data, penalty)
-    basis = linalg.row_space(data.A, data.row_weights)
-    if basis is not None:
-        free = penalty is None and limits is None
-        data = data.with_basis(basis) if free else replace(data, rank=basis.shape[1])
-    start, scale = _resolve(
-        start, scale, tuned, leverage, free=basis is None or data.basis is not None
-    )
-    if isinstance(scale, str) and scale == "tau" and not (penalty is None and limits is None):
-        raise ValueError("scale='tau' cannot be combined with bounds or ridge")
-    problem = Problem(
-        data=data,
-        loss=tuned,
-        rule=_problem.scale_rule("mad" if scale in _problem.S_SCALES else scale, tuned, data),
-        adjust=_problem.adjustment(data) if leverage else 1.0,
-        ridge=penalty,
-        bounds=limits,
-        solver=_checks.known(solver, "solver", ("auto", "cholesky", "qr")),
-        tol=_checks.nonnegative(tol, "tol"),
-        maxiter=_checks.whole(maxiter, "maxiter"),
-        callback=_problem.called(callback),
-    )
-    fixed = c is not None or efficiency is not None or isinstance(loss, Loss)
-    with threads_of_our_own(*data.A.shape), progress_bar(problem.maxiter, "irls", progress) as bar:
-        outcome = _fit(problem, start, scale, s_loss, generator, fixed, bar)
+    solver = _checks.known(solver, "solver", ("auto", "cholesky", "qr"))
+    tol, maxiter = _checks.nonnegative(tol, "tol"), _checks.whole(maxiter, "maxiter")
+    callback = _problem.called(callback)
+
+    def posed(data: Data) -> tuple[Problem, Any, Any]:
+        """Return the problem, the start and the scale for data of which the rank is known."""
+        free = data.rank is None
+        begin, size = _resolve(start, scale, tuned, leverage, free=free)
+        if isinstance(size, str) and size == "tau" and not (penalty is None and limits is None):
+            raise ValueError("scale='tau' cannot be combined with bounds or ridge")
+        rule = "mad" if isinstance(size, str) and size in _problem.S_SCALES else size
+        problem = Problem(
+            data=data,
+            loss=tuned,
+            rule=_problem.scale_rule(rule, tuned, data),
+            adjust=_problem.adjustment(data) if leverage else 1.0,
+            ridge=penalty,
+            bounds=limits,
+            solver=solver,
+            tol=tol,
+            maxiter=maxiter,
+            callback=callback,
+        )
+        return problem, begin, size
+
+    problem, begin, size = posed(data)
+    # The compiled fit finds out about the rank itself.
+    alone = isinstance(begin, str) and begin == "ols" and not progress
+    state = compiled(problem) if alone else None
+    if state is not None:
+        outcome = Outcome(problem, state, begin)
+    else:
+        basis = linalg.row_space(data.A, data.row_weights)
+        if basis is not None:
+            free = penalty is None and limits is None
+            data = data.with_basis(basis) if free else replace(data, rank=basis.shape[1])
+            problem, begin, size = posed(data)
+        fixed = c is not None or efficiency is not None or isinstance(loss, Loss)
+        with (
+            threads_of_our_own(*data.A.shape),
+            progress_bar(problem.maxiter, "irls", progress) as bar,
+        ):
+            outcome = _fit(problem, begin, size, s_loss, _checks.generator(rng), fixed, bar)
     automatic = cov_type == "auto"
     cov_type = _automatic(outcome) if automatic else cov_type
-    result = assemble(replace(outcome, cov_type=cov_type, groups=clusters))
+    result = assemble(outcome, cov_type, clusters)
     if not automatic:
         # What was asked for and cannot be had is refused here, not at the first use.
         _ = result.cov
@@ -324,9 +343,9 @@ def _fit(
     if s_fit is not None and s_fit.scale == 0.0:
         exact = settled(problem.data, State(s_fit.x, 0.0, 0, Status.EXACT_FIT))
         rule = _problem.fixed_scale("s", 0.0)
-        return Outcome(replace(problem, rule=rule), exact, name, "", s_fit, chi)
+        return Outcome(replace(problem, rule=rule), exact, name, s_fit, chi)
     if s_fit is None or chi is None or not searched:
-        return Outcome(problem, iterate(problem, x, bar), name, "", s_fit, chi)
+        return Outcome(problem, iterate(problem, x, bar), name, s_fit, chi)
     if scale == "tau":
         return _tau(problem, s_fit, chi, name, bar)
     return _mm(problem, s_fit, chi, x, name, scale, fixed, bar)
@@ -419,7 +438,7 @@ def _mm(
     free = problem.bounds is None and problem.ridge is None
     guarded = name == "s" and free and not problem.loss.convex
     if not guarded or state.status is not Status.CONVERGED:
-        return Outcome(m_problem, state, name, "", s_fit, s_loss)
+        return Outcome(m_problem, state, name, s_fit, s_loss)
     verdict = _guard.watch(m_problem, s_fit, s_loss, state, solve)
     if verdict.state.status is Status.CONVERGED:
         verdict = (
@@ -432,7 +451,7 @@ def _mm(
         # The caller's constant is kept, and the fit that it leads to.
         final, used = verdict.asked, problem.loss
     ended = replace(m_problem, loss=used, rule=_problem.fixed_scale(scale, final.scale))
-    outcome = Outcome(ended, final, name, "", s_fit, s_loss, tau=verdict.tau)
+    outcome = Outcome(ended, final, name, s_fit, s_loss, tau=verdict.tau)
     if verdict.state.status is not Status.CONVERGED:
         return outcome
     divided = _guard.rivals(m_problem, s_fit, s_loss)
@@ -451,7 +470,7 @@ def _tau(problem: Problem, s_fit: SFit, s_loss: Loss, name: str, bar: Bar) -> Ou
     """Return the tau-estimate whose efficiency is that of the loss."""
     efficiency = problem.loss.efficiency()
     _, outer = scales.tau_losses(problem.loss, inner=s_loss, efficiency=efficiency)
-    return Outcome(*tau_fit(problem, s_fit, s_loss, outer, bar), name, "", s_fit, s_loss)
+    return Outcome(*tau_fit(problem, s_fit, s_loss, outer, bar), name, s_fit, s_loss)
 
 
 def _design_scale(problem: Problem, state: State) -> tuple[float, Array]:

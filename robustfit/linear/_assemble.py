@@ -37,10 +37,6 @@ class Outcome:
         The S-estimate, where there was one.
     note : str
         What the basin guard has to say.
-    cov_type : str
-        Which covariance.
-    groups : ndarray or None
-        Cluster labels.
     tau : ndarray or None
         Factors of the design-adaptive scale.
     """
@@ -48,18 +44,19 @@ class Outcome:
     problem: Problem
     state: State
     start: str
-    cov_type: str
     s_fit: SFit | None = None
     s_loss: Loss | None = None
     note: str = ""
-    groups: NDArray[np.intp] | None = None
     tau: Array | None = None
 
 
-def assemble(outcome: Outcome) -> FitResult:
-    """Return the result in the caller's units; issue at most one warning of each class."""
+def assemble(outcome: Outcome, cov_type: str, groups: NDArray[np.intp] | None) -> FitResult:
+    """Return the result in the caller's units; issue at most one warning of each class.
+
+    The covariance will be a `cov_type`, with `groups` as cluster labels.
+    """
     problem, state = outcome.problem, outcome.state
-    data, loss, unit = problem.data, problem.loss, problem.data.unit
+    data, loss, unit, nobs = problem.data, problem.loss, problem.data.unit, problem.data.nobs
     resid = problem.residuals(state.x)
     weights, scale = _weights(problem, state, resid)
     status = _status(problem, state, weights)
@@ -81,7 +78,7 @@ def assemble(outcome: Outcome) -> FitResult:
         loss=loss,
         scale=scale,
         s_stage=stage,
-        groups=outcome.groups,
+        groups=groups,
         tau=outcome.tau,
         root_weights=None if loss.convex else data.row_weights * weights,
     )
@@ -90,14 +87,14 @@ def assemble(outcome: Outcome) -> FitResult:
         scale=scale * unit,
         weights=data.spread(weights),
         resid=data.spread(resid * unit),
-        cov_type=outcome.cov_type,
+        cov_type=cov_type,
         loss=loss,
         status=status,
         message=_message(outcome, status),
         nit=state.nit,
         rank=data.rank or data.A.shape[1],
-        nobs=data.nobs,
-        df_resid=fitted.df_resid,
+        nobs=nobs,
+        df_resid=nobs - data.A.shape[1],
         start=outcome.start,
         scale_rule=problem.rule.name,
         search=_search(outcome),
@@ -111,6 +108,8 @@ def _weights(problem: Problem, state: State, resid: Array) -> tuple[Array, float
     """Return robustness weights and scale at the solution."""
     if state.status is Status.EXACT_FIT:
         return exact_rows(problem.data, state.x, resid).astype(np.float64), 0.0
+    if state.weights is not None:
+        return state.weights, state.scale
     if not state.scale > 0.0:
         return np.zeros(len(resid)), state.scale
     u = problem.standardise(resid) / state.scale

@@ -116,7 +116,7 @@ def watch(problem: Problem, s_fit: SFit, s_loss: Loss, state: State, solve: Solv
     if not _suspicious(problem, s_loss, ratio):
         return Verdict(state, problem.loss, state, None, ratio)
     target = problem.loss.efficiency()
-    here, loss = replace(state, x=s_fit.x), s_loss
+    here, loss = replace(state, x=s_fit.x, weights=None), s_loss
     for efficiency in (*(e for e in LADDER if e < target - 1e-9), target):
         last = efficiency == target
         next_loss = problem.loss if last else get_loss(problem.loss, efficiency=efficiency)
@@ -227,7 +227,8 @@ def held(problem: Problem, s_fit: SFit, s_loss: Loss, verdict: Verdict, solve: S
         if state.status is not Status.CONVERGED or not drifted(state.x, loss):
             break
     else:
-        state, loss, efficiency = replace(state, x=s_fit.x), s_loss, s_loss.efficiency()
+        state = replace(state, x=s_fit.x, weights=None)
+        loss, efficiency = s_loss, s_loss.efficiency()
     return replace(verdict, state=state, loss=loss, kept=efficiency, inflation=inflation)
 
 

@@ -34,15 +34,15 @@ _NARROW, _MODEST = 32, 1e3
 def iterate(problem: Problem, x: Array, bar: Bar) -> State:
     """Reweight and solve from x until the distance to the solution is below `tol`."""
     data, rule = problem.data, problem.rule
+    quick = compiled(problem, x)
+    if quick is not None:
+        bar.update(quick.nit)
+        return quick
     resid = problem.residuals(x)
     scale = rule.estimate(problem.standardise(resid))
     if isinstance(problem.loss, Linear) or np.all(resid == 0.0):
         state = State(x, scale, 0, Status.CONVERGED)
         return settled(data, state) if exactly_fitted(data, x, resid) else state
-    quick = _quick(problem, x, scale)
-    if quick is not None:
-        bar.update(quick.nit)
-        return quick
     solver, memory = _Solver(problem), None if rule.fixed else Anderson(data)
     ratio, previous = 0.0, math.inf
     state = State(x, scale, 0, Status.MAXITER, math.inf)
@@ -78,31 +78,33 @@ def iterate(problem: Problem, x: Array, bar: Bar) -> State:
     return state
 
 
-def _quick(problem: Problem, x: Array, scale: float) -> State | None:
-    """Return the fit of a small problem that takes the regular course, None otherwise.
+def compiled(problem: Problem, x: Array | None = None) -> State | None:
+    """Return the fit of a small problem that takes the regular course, None for any other.
 
-    Compiled, all iterations take less time than one does in NumPy.
+    It starts from x, by default from least squares. Start, scale, iterations, residuals and weights
+    are one compiled call, which takes less time than one iteration does in NumPy.
     """
-    data, rule = problem.data, problem.rule
+    data, rule, loss = problem.data, problem.rule, problem.loss
     n, p = data.A.shape
     plain = problem.bounds is None and problem.ridge is None and problem.callback is None
     plain = plain and problem.solver == "auto" and not isinstance(problem.adjust, np.ndarray)
-    known = (rule.fixed or rule.name == "mad") and problem.maxiter > 1
+    known = rule.value > 0.0 or rule.name in ("mad", "mad-fixed")
     if not (plain and known and p <= _NARROW and n * p <= LARGE_ELEMENTS and data.size < _MODEST):
         return None
-    if not compiles(problem.loss):
+    if isinstance(loss, Linear) or problem.maxiter < 2 or not compiles(loss):
         return None
-    address, c, shape = pointer(problem.loss)
-    factor = np.where(data.freq > 0.0, data.inv_sd, 0.0)
-    found, s = np.array(x, ndmin=2), np.array([scale])
-    nit, done = np.zeros(1, dtype=np.intp), np.ones(1, dtype=np.bool_)
-    _small.solve(
-        address, np.ascontiguousarray((data.A * factor[:, None]).T)[None],
-        (data.b * factor)[None], data.freq[None], found, s, not rule.fixed,
+    address, c, shape = pointer(loss)
+    found, resid, weights = np.zeros(p) if x is None else np.array(x), np.empty(n), np.empty(n)
+    scale, nit = _small.single(
+        address, np.ascontiguousarray(data.A), np.ascontiguousarray(data.b), data.freq,
+        data.inv_sd, x is not None, rule.value, not rule.fixed,
         # One that takes longer is on a course of its own.
-        problem.maxiter // 2, problem.tol, c, shape, nit, done,
+        problem.maxiter // 2, problem.tol, c, shape, found, resid, weights,
     )  # fmt: skip
-    return State(found[0], float(s[0]), int(nit[0]), Status.CONVERGED) if done[0] else None
+    if nit < 0:
+        return None
+    problem.keep(found, resid)
+    return State(found, scale, nit, Status.CONVERGED, weights=weights)
 
 
 class _Solver:

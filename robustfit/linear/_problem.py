@@ -39,11 +39,12 @@ METHODS = {
 
 @dataclass(frozen=True, slots=True)
 class ScaleRule:
-    """How the scale follows from the standardised residuals."""
+    """How the scale follows from the standardised residuals; `value` is one known before."""
 
     name: str
     estimate: Callable[[Array], float]
     fixed: bool = False
+    value: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -80,14 +81,16 @@ class Problem:
 
     def residuals(self, x: Array) -> Array:
         """Return b - A x, read-only; the last few are kept, because the guard asks again."""
-        key = x.tobytes()
-        if key not in self.recent:
-            r = residuals(self.data.A, self.data.b, x)
-            r.setflags(write=False)
-            for old in list(self.recent)[: 1 - _RECENT]:
-                del self.recent[old]
-            self.recent[key] = r
-        return self.recent[key]
+        known = self.recent.get(x.tobytes())
+        return self.keep(x, residuals(self.data.A, self.data.b, x)) if known is None else known
+
+    def keep(self, x: Array, r: Array) -> Array:
+        """Return the residuals r of x, kept."""
+        r.setflags(write=False)
+        for old in list(self.recent)[: 1 - _RECENT]:
+            del self.recent[old]
+        self.recent[x.tobytes()] = r
+        return r
 
     def standardise(self, resid: Array) -> Array:
         """Return the residuals that the scale and the loss see."""
@@ -96,20 +99,26 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """Where the iteration stands; `step` is the last one, in standard errors."""
+    """Where the iteration stands; `step` is the last one, in standard errors.
+
+    `weights` are the robustness weights there, where they are known.
+    """
 
     x: Array
     scale: float
     nit: int
     status: Status
     step: float = 0.0
+    weights: Array | None = None
 
 
 def inner_ridge(ridge: float, data: Data) -> Array | None:
     """Return the penalty of each column in inner units, None for no penalty."""
     penalty = nonnegative(ridge, "ridge")
+    if penalty == 0.0:
+        return None
     unit = np.ones(data.columns) if data.column_unit is None else data.column_unit
-    return penalty * unit**2 if penalty > 0.0 else None
+    return np.asarray(penalty * unit**2)
 
 
 def inner_bounds(
@@ -141,7 +150,7 @@ def adjustment(data: Data) -> Array:
 
 def fixed_scale(name: str, value: float) -> ScaleRule:
     """Return the rule that keeps a value."""
-    return ScaleRule(name, lambda t: value, fixed=True)
+    return ScaleRule(name, lambda t: value, fixed=True, value=value)
 
 
 def scale_rule(scale: Any, loss: Loss, data: Data) -> ScaleRule:
@@ -167,8 +176,10 @@ def _of_callable(value: Any) -> float:
 
 
 def _mad(name: str, data: Data) -> ScaleRule:
-    freq = _counts(data)
-    return ScaleRule(name, lambda t: float(scales.mad(t, center=0.0, weights=freq)), name != "mad")
+    def estimate(t: Array) -> float:
+        return float(scales.mad(t, center=0.0, weights=_counts(data)))
+
+    return ScaleRule(name, estimate, name != "mad")
 
 
 def _huber(name: str, data: Data) -> ScaleRule:

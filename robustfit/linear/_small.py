@@ -192,6 +192,53 @@ def solve(
 
 
 @_jit
+def single(
+    loss: Any, A: Any, b: Any, f: Any, k: Any, begun: Any, s: Any, moving: Any, limit: Any,
+    tol: Any, c: Any, shape: Any, x: Any, r: Any, w: Any,
+) -> Any:  # fmt: skip
+    """Fit one problem; return the scale and the number of steps, -1 if it is not done.
+
+    The design and the response are as the caller has them, k is what their rows are multiplied by.
+    x is where to start if `begun`, else least squares is; without a scale s > 0, the MAD there is
+    it. r and w are set to residuals and robustness weights.
+    """
+    n, p = A.shape
+    At, bk, t = np.empty((1, p, n)), np.empty((1, n)), np.empty(n)
+    for i in range(n):
+        t[i] = k[i] if f[i] > 0.0 else 0.0
+        bk[0, i] = b[i] * t[i]
+    for j in range(p):
+        for i in range(n):
+            At[0, j, i] = A[i, j] * t[i]
+    fs, xs, ss = np.empty((1, n)), np.empty((1, p)), np.empty(1)
+    nit, done = np.zeros(1, np.int64), np.ones(1, np.bool_)
+    for i in range(n):
+        fs[0, i] = f[i]
+    for j in range(p):
+        xs[0, j] = x[j]
+    if not begun:
+        least_squares(At, bk, fs, xs, done)
+    if not (s > 0.0 or moving):
+        half, slack = _slack(f)
+        v = np.empty(p)
+        _dense.residuals(At[0], bk[0], xs[0], r)
+        s = _mad(At[0], r, f, half, slack, t, w, v)
+    ss[0] = s
+    solve(loss, At, bk, fs, xs, ss, moving, limit, tol, c, shape, nit, done)
+    if not done[0]:
+        return ss[0], -1
+    # The residuals as the caller has them, those of rows that do not count included.
+    for i in range(n):
+        r[i] = b[i]
+    for j in range(p):
+        x[j] = xs[0, j]
+        for i in range(n):
+            r[i] -= A[i, j] * x[j]
+    values(loss, WEIGHT, r, k, ss[0], c, shape, t, t, w)
+    return ss[0], nit[0]
+
+
+@_jit
 def _toward(
     loss: Any, r: Any, f: Any, unit: Any, s: Any, goal: Any, c: Any, shape: Any, t: Any, q: Any,
     w: Any,

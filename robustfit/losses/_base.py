@@ -148,7 +148,7 @@ class Loss:
             f"{type(self).__name__}({', '.join(f'{f.name}={_show(self, f.name)}' for f in fields)})"
         )
 
-    @property
+    @functools.cached_property
     def shape(self) -> tuple[float, ...]:
         """The parameters besides c, in the order in which the formulas take them."""
         return tuple(getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "c")
@@ -383,6 +383,11 @@ def _constant(cls: type[Loss], shape: tuple[float, ...], kind: str, value: float
     return _tuning.solve_constant(curve, value, kind)
 
 
+@functools.lru_cache(maxsize=256)
+def _default(cls: type[Loss]) -> Loss:
+    return cls()
+
+
 def get_loss(
     loss: str | Loss | type[Loss],
     *,
@@ -416,6 +421,8 @@ def get_loss(
     """
     given = {"c": c, "efficiency": efficiency, "breakdown": breakdown}
     given = {key: value for key, value in given.items() if value is not None}
+    if not given and isinstance(loss, str) and loss in _ALIASES:
+        return _default(cast(Any, LOSSES[_ALIASES[loss]]))
     if len(given) > 1:
         raise ValueError(f"give at most one of c, efficiency and breakdown, got {given}")
     if isinstance(loss, str):
