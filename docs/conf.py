@@ -46,6 +46,8 @@ PUBLIC = [
     "robustfit.losses",
     "robustfit.scale",
     "robustfit.datasets",
+    "robustfit.formula",
+    "robustfit.sklearn",
     "robustfit.plot",
     "robustfit.exceptions",
 ]

@@ -359,6 +359,31 @@ def test_ridge_for_least_squares(ridge, unit):
     np.testing.assert_allclose(fit.x / unit, expected, rtol=1e-11)
 
 
+def test_ridge_of_each_column():
+    penalty = np.array([0.0, 3.0, 50.0])
+    fit = rf.irls(A, B, "linear", ridge=penalty)
+    expected = np.linalg.solve(A.T @ A + np.diag(penalty), A.T @ B)
+    np.testing.assert_allclose(fit.x, expected, rtol=1e-9)
+    # A column without penalty takes up any shift along it.
+    moved = rf.irls(A, B + 7.0 * A[:, 0], "huber", ridge=penalty)
+    still = rf.irls(A, B, "huber", ridge=penalty)
+    assert np.max(np.abs(moved.x - still.x - [7.0, 0.0, 0.0]) / still.bse) < 1e-8
+    for wrong in (penalty[:2], -penalty, [np.nan, 1.0, 1.0], [[1.0, 1.0, 1.0]]):
+        with pytest.raises(ValueError, match=r"^ridge must be a number or 3 finite numbers"):
+            rf.irls(A, B, "huber", ridge=wrong)
+
+
+def test_scale_of_a_ridge_fit_with_more_columns_than_rows():
+    X, y = np.random.default_rng(1).normal(size=(8, 12)), np.arange(8.0)
+    fit = rf.irls(X, y, "linear", ridge=2.0)
+    dual = np.linalg.solve(X @ X.T + 2.0 * np.eye(8), y)
+    np.testing.assert_allclose(fit.x, X.T @ dual, rtol=1e-9)
+    # I - H = 2 (X X' + 2)^-1
+    df = 2.0 * np.trace(np.linalg.inv(X @ X.T + 2.0 * np.eye(8)))
+    assert fit.success
+    assert fit.scale == pytest.approx(np.sqrt(np.sum((2.0 * dual) ** 2) / df), rel=1e-9)
+
+
 def test_ridge_knows_the_units_of_the_columns():
     # Against a column this large a ridge of 5 is nothing, against one this small everything.
     large = rf.irls(A[:, :1] * 2.0**400, B, "linear", ridge=5.0)

@@ -46,7 +46,7 @@ def irls(
     freq_weights: ArrayLike | None = None,
     var_weights: ArrayLike | None = None,
     leverage: bool = False,
-    ridge: float = 0.0,
+    ridge: ArrayLike = 0.0,
     bounds: tuple[ArrayLike, ArrayLike] | None = None,
     solver: Literal["auto", "cholesky", "qr"] = "auto",
     cov_type: str = "auto",
@@ -90,8 +90,9 @@ def irls(
         of a tau-estimate with the efficiency of `loss`; "mad": median absolute
         residual, re-estimated in each iteration; "mad-fixed": that of the start, kept;
         "huber": Huber's proposal 2, re-estimated; "matlab": MATLAB's and GSL's median of the
-        n - p + 1 largest; "std": the root mean square with n - p; a number (response units)
-        is kept; a callable gets the standardised residuals and is called in each iteration.
+        n - p + 1 largest; "std": the root mean square with n - p, or with n less the trace of
+        the hat matrix under a ridge; a number (response units) is kept; a callable gets the
+        standardised residuals and is called in each iteration.
         "auto" is "s" with the start "s", "std" for ``loss="linear"``, otherwise "mad".
     method : {"m", "s", "mm", "smdm", "tau"}, optional
         The name of an estimator instead of `start` and `scale`: an M-estimate with the MAD,
@@ -106,9 +107,9 @@ def irls(
         Inverse variances: residual i is divided by ``scale / sqrt(var_weights[i])``.
     leverage : bool, default: False
         Divide the residuals by sqrt(1 - leverage), as MATLAB and GSL do.
-    ridge : float, default: 0.0
-        Adds ``ridge / 2 * sum(x**2)`` to the objective, in units of the squared response.
-        The standard errors are those without it.
+    ridge : float or array_like of shape (p,), default: 0.0
+        Adds ``sum(ridge * x**2) / 2`` to the objective, in units of the squared response: one
+        penalty for all coefficients, or one for each. The standard errors are those without it.
     bounds : tuple of two array_like, optional
         Lower and upper limits of x, each a number or one per column, infinite for none. The
         standard errors take no account of limits that are active.
@@ -230,7 +231,7 @@ def irls(
         problem = Problem(
             data=data,
             loss=tuned,
-            rule=_problem.scale_rule(rule, tuned, data),
+            rule=_problem.scale_rule(rule, tuned, data, penalty),
             adjust=_problem.adjustment(data) if leverage else 1.0,
             ridge=penalty,
             bounds=limits,

@@ -133,7 +133,8 @@ def _determined(problem: Problem, weights: Array) -> bool:
     """
     total = float(problem.data.freq @ weights)
     square = float(problem.data.freq @ weights**2)
-    need = 1.0 if problem.ridge is not None else problem.data.A.shape[1]
+    p, ridge = problem.data.A.shape[1], problem.ridge
+    need = p if ridge is None else max(1, int(np.sum(ridge == 0.0)))
     return square > 0.0 and total * total >= need * square * (1.0 - 1e-12)
 
 

@@ -112,13 +112,27 @@ class State:
     weights: Array | None = None
 
 
-def inner_ridge(ridge: float, data: Data) -> Array | None:
+def inner_ridge(ridge: ArrayLike, data: Data) -> Array | None:
     """Return the penalty of each column in inner units, None for no penalty."""
-    penalty = nonnegative(ridge, "ridge")
-    if penalty == 0.0:
+    penalty = nonnegative(ridge, "ridge") if np.ndim(ridge) == 0 else _penalties(ridge, data)
+    if not np.any(penalty):
         return None
     unit = np.ones(data.columns) if data.column_unit is None else data.column_unit
     return np.asarray(penalty * unit**2)
+
+
+def _penalties(ridge: ArrayLike, data: Data) -> Array:
+    """Return a penalty for each column of the caller's."""
+    try:
+        found = np.asarray(ridge, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"ridge must hold numbers, got ridge={ridge!r}") from error
+    if found.shape != (data.columns,) or not np.all((found >= 0.0) & (found < np.inf)):
+        raise ValueError(
+            f"ridge must be a number or {data.columns} finite numbers of at least 0, "
+            f"got ridge={ridge!r}"
+        )
+    return found
 
 
 def inner_bounds(
@@ -153,7 +167,7 @@ def fixed_scale(name: str, value: float) -> ScaleRule:
     return ScaleRule(name, lambda t: value, fixed=True, value=value)
 
 
-def scale_rule(scale: Any, loss: Loss, data: Data) -> ScaleRule:
+def scale_rule(scale: Any, loss: Loss, data: Data, ridge: Array | None = None) -> ScaleRule:
     """Return the rule for a scale that needs no high-breakdown start."""
     if callable(scale):
         return ScaleRule("callable", lambda t: _of_callable(scale(t * data.unit)) / data.unit)
@@ -162,7 +176,7 @@ def scale_rule(scale: Any, loss: Loss, data: Data) -> ScaleRule:
     name = known(scale, "scale", SCALES)
     if name == "auto":
         name = "std" if isinstance(loss, Linear) else "mad"
-    return _NAMED[name](name, data)
+    return _std(name, data, ridge) if name == "std" else _NAMED[name](name, data)
 
 
 def _of_callable(value: Any) -> float:
@@ -187,8 +201,13 @@ def _huber(name: str, data: Data) -> ScaleRule:
     return ScaleRule(name, lambda t: float(scales.huber_proposal2(t, ddof=p, weights=freq)))
 
 
-def _std(name: str, data: Data) -> ScaleRule:
+def _std(name: str, data: Data, ridge: Array | None) -> ScaleRule:
     df = data.nobs - data.A.shape[1]
+    if ridge is not None:
+        # The trace of the hat matrix, less than the rank (Hastie, Tibshirani and Friedman 2009,
+        # The Elements of Statistical Learning, equation 3.50).
+        gram = (data.A.T * data.row_weights) @ data.A
+        df = data.nobs - float(np.trace(np.linalg.solve(gram + np.diag(ridge), gram)))
     return ScaleRule(name, lambda t: float(np.sqrt(data.freq @ t**2 / df)) if df > 0.0 else 0.0)
 
 
@@ -197,7 +216,7 @@ def _matlab(name: str, data: Data) -> ScaleRule:
     return ScaleRule(name, lambda t: max(covariance.matlab_scale(t, data.freq, p), floor))
 
 
-_NAMED = {"mad": _mad, "mad-fixed": _mad, "huber": _huber, "std": _std, "matlab": _matlab}
+_NAMED = {"mad": _mad, "mad-fixed": _mad, "huber": _huber, "matlab": _matlab}
 
 
 def _counts(data: Data) -> Array | None:
