@@ -27,7 +27,8 @@ def t_quantile(level: float, df: float) -> float:
 def intervals(x: Array, bse: Array, df: float, level: float) -> Array:
     """Return confidence intervals, shape (p, 2)."""
     half = t_quantile(level, df) * bse
-    return np.column_stack([x - half, x + half])
+    with np.errstate(over="ignore"):
+        return np.column_stack([x - half, x + half])
 
 
 def outlying(weights: Array, loss: Loss, nobs: float, threshold: float | None) -> NDArray[np.intp]:

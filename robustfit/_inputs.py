@@ -100,11 +100,24 @@ class Data:
         return A
 
     def expand(self, z: Array) -> Array:
-        """Return coefficients of the caller's columns, in the caller's units."""
+        """Return coefficients of the caller's columns, in the caller's units.
+
+        Raises
+        ------
+        ValueError
+            If one is beyond the range of double precision.
+        """
         x = z if self.basis is None else self.basis @ z
-        return np.array(
-            x * self.unit if self.column_unit is None else x * self.unit * self.column_unit
-        )
+        with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+            unit = self.unit if self.column_unit is None else self.column_unit * self.unit
+            scaled = np.array(x * unit)
+            lost = np.isfinite(x) & ~(np.isfinite(scaled) & np.isfinite(unit) & (unit != 0.0))
+        if np.any(lost):
+            raise ValueError(
+                f"the coefficient of A's column {self.names[int(np.argmax(lost))]!r} is beyond the "
+                "range of double precision: change the units of the column or of b"
+            )
+        return scaled
 
     def reduce(self, x: Array) -> Array:
         """Return the inner coefficients of the caller's x."""

@@ -165,6 +165,11 @@ def least_squares(
     return _refined(A * root[:, None], b * root)
 
 
+def refit(A: Array, b: Array, w: Array, x: Array) -> Array:
+    """Return the least-squares solution of some rows, x where they do not determine one."""
+    return x if row_space(A, w) is not None else least_squares(A, b, w)
+
+
 def _refined(A: Array, b: Array) -> Array:
     scale = column_scale(A)
     A = np.ascontiguousarray(A * scale)

@@ -175,7 +175,7 @@ class FitResult:
         rho = inner.loss.rho(inner.u)
         if inner.adjusted:
             rho = rho * inner.shrink**2
-        return float(inner.freq @ rho) * self.scale * self.scale
+        return float(inner.freq @ rho) * float(self.scale) * float(self.scale)
 
     @functools.cached_property
     def cov(self) -> Array:
@@ -188,7 +188,8 @@ class FitResult:
     def bse(self) -> Array:
         """Standard errors of x, shape (p,); they can be right where their squares overflow."""
         inner, unit = self._expanded(self._inner_cov)
-        return _frozen(np.sqrt(np.maximum(np.diagonal(inner), 0.0)) * unit)
+        with np.errstate(over="ignore", under="ignore"):
+            return _frozen(np.sqrt(np.maximum(np.diagonal(inner), 0.0)) * unit)
 
     @property
     def model_matrix(self) -> Array:

@@ -26,6 +26,8 @@ _NEAR = 1e-2
 _CLOSE = 1e-2
 # Newton steps that are shorter than this and no longer shrink are rounding.
 _SETTLED = 1e-7
+# One that is so many times longer than the step before is looked at before it is taken.
+_LEAP = 10.0
 _ANDERSON_DEPTH = 5
 # Small problems of so many columns, and with responses up to so many typical ones, are compiled.
 _NARROW, _MODEST = 32, 1e3
@@ -74,8 +76,8 @@ def iterate(problem: Problem, x: Array, bar: Bar) -> State:
         if settling or (near and converged(problem, state, 0.0 if solver.newton else ratio)):
             return replace(state, status=Status.CONVERGED)
         close = step < max(_NEAR, _CLOSE * math.sqrt(data.nobs))
-        solver.newton = close and rule.fixed and problem.bounds is None
-    return state
+        solver.newton = close and rule.fixed and problem.bounds is None and not solver.barred
+    return replace(state, x=solver.kept(x, scale))
 
 
 def compiled(problem: Problem, x: Array | None = None) -> State | None:
@@ -126,6 +128,10 @@ class _Solver:
             _unless_one(data.row_weights),
         )
         self.newton = False
+        # Whether a Newton step has failed: the next one would as well.
+        self.barred = False
+        # How far the last step went.
+        self.last = math.inf
         # Where the last Newton step began, and the objective there; None after any other step.
         self.origin: tuple[Array, float] | None = None
 
@@ -139,12 +145,12 @@ class _Solver:
         sums, cost = self._at(x, scale)
         # At the solution they agree to rounding.
         if self.origin is not None and cost > self.origin[1] * (1.0 + 1e-14):
-            x, self.newton = self.origin[0], False
+            x, self.newton, self.barred = self.origin[0], False, True
             sums, cost = self._at(x, scale)
         self.origin = None
         d = linalg.solve_gram(sums.gram, sums.gradient)
-        if d is None and self.newton:
-            self.newton = False
+        if self.newton and (d is None or self._misled(x, d, scale, cost)):
+            self.newton, self.barred = False, True
             sums, cost = self._at(x, scale)
             d = linalg.solve_gram(sums.gram, sums.gradient)
         if d is None or (problem.solver == "qr" and not self.newton):
@@ -154,8 +160,24 @@ class _Solver:
             )
         if self.newton:
             self.origin = x, cost
+        self.last = float(np.linalg.norm(d * problem.data.largest))
         norm = math.sqrt(max(float(d @ sums.gradient), 0.0))
         return x, linalg.Step(d, norm, len(d), sums.gradient)
+
+    def _misled(self, x: Array, d: Array, scale: float, cost: float) -> bool:
+        """Tell whether a step goes suddenly far, as where there is little curvature, and up.
+
+        Any that goes up, where a callback would see it.
+        """
+        far = float(np.linalg.norm(d * self.problem.data.largest)) > _LEAP * self.last
+        watched = far or self.problem.callback is not None
+        return watched and self._at(x + d, scale)[1] > cost * (1.0 + 1e-14)
+
+    def kept(self, x: Array, scale: float) -> Array:
+        """Return x, or where the last Newton step began if that raised the objective."""
+        if self.origin is None or self._at(x, scale)[1] <= self.origin[1] * (1.0 + 1e-14):
+            return x
+        return self.origin[0]
 
     def _at(self, x: Array, scale: float) -> tuple[Sums, float]:
         """Return the sums with the penalty, and the objective."""
@@ -242,6 +264,8 @@ def settled(data: Data, state: State) -> State:
     if data.rank is not None:
         # Many fits are exact; this is the one that penalty or bounds chose.
         return replace(state, status=Status.EXACT_FIT, scale=0.0)
+    if linalg.row_space(data.A[rows], data.row_weights[rows]) is not None:
+        return replace(state, status=Status.NO_WEIGHT, scale=0.0)
     x = linalg.least_squares(data.A[rows], data.b[rows], data.row_weights[rows])
     # What a coefficient contributes below the rounding of the response is none of it.
     x = np.where(np.max(np.abs(data.A[rows]), axis=0) * np.abs(x) < linalg.EPS * data.size, 0.0, x)

@@ -198,6 +198,8 @@ def _mad(name: str, data: Data) -> ScaleRule:
 
 def _huber(name: str, data: Data) -> ScaleRule:
     freq, p = _counts(data), data.A.shape[1]
+    if data.nobs <= p:
+        return ScaleRule(name, lambda t: 0.0)
     return ScaleRule(name, lambda t: float(scales.huber_proposal2(t, ddof=p, weights=freq)))
 
 

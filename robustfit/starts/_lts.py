@@ -150,7 +150,7 @@ def lts_estimate(
     raw_x, w, objective = problem.settle(raw_x)
     fitted = problem.exactly_fitted(raw_x, w, objective)
     if np.sum(f[fitted]) >= h:
-        raw_x = x = linalg.least_squares(A[fitted], problem.b[fitted], f[fitted])
+        raw_x = x = linalg.refit(A[fitted], problem.b[fitted], f[fitted], raw_x)
         w, keep, objective, raw_scale, scale = f * fitted, fitted, 0.0, 0.0, 0.0
     else:
         features = p - intercept
@@ -159,7 +159,7 @@ def lts_estimate(
         raw_scale *= _correction(_RAW, features, intercept, count, alpha) if h < count else 1.0
         keep = np.abs(problem.b - A @ raw_x) <= _CUTOFF * raw_scale
         kept_count = float(np.sum(f[keep]))
-        x = linalg.least_squares(A[keep], problem.b[keep], f[keep])
+        x = linalg.refit(A[keep], problem.b[keep], f[keep], raw_x)
         r = problem.b[keep] - A[keep] @ x
         scale = math.sqrt(float(f[keep] @ (r * r)) / max(kept_count - 1.0, 1.0))
         if kept_count < count:
@@ -367,7 +367,7 @@ class _Problem:
         w, objective = self.trim(x)
         for _ in range(_MAXITER):
             used = w > 0.0
-            new = linalg.least_squares(self.A[used], self.b[used], w[used])
+            new = linalg.refit(self.A[used], self.b[used], w[used], x)
             new_w, new_objective = self.trim(new)
             same = np.array_equal(new_w, w)
             better = new_objective < objective * (1.0 - 1e-12)

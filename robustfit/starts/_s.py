@@ -436,7 +436,7 @@ class _Problem:
             return None
         A, b, freq = self.A[fitted], self.b[fitted], self.freq[fitted]
         # A few rows that are repeated often may be enough, and not determine x.
-        return x if linalg.row_space(A, freq) is not None else linalg.least_squares(A, b, freq)
+        return linalg.refit(A, b, freq, x)
 
 
 # -- compiled ----------------------------------------------------------------------------

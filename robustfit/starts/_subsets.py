@@ -54,7 +54,9 @@ def preconditioner(A: Array) -> Array:
     unit = np.array([typical(column) for column in A.T])
     scaled = A / unit
     norm = np.max(np.abs(scaled), axis=1)
-    scaled *= (np.median(norm) / np.maximum(norm, np.median(norm)))[:, None]
+    # Rows of zeros say nothing about the size of the others.
+    bulk = np.median(norm[norm > 0.0]) if np.any(norm > 0.0) else 1.0
+    scaled *= (bulk / np.maximum(norm, bulk))[:, None]
     R = np.asarray(np.linalg.qr(scaled, mode="r"))
     pivots = np.abs(np.diagonal(R))
     if not np.min(pivots) > linalg.rank_tolerance(A) * np.max(pivots):
