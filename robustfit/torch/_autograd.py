@@ -39,7 +39,7 @@ def loss_of_difference(
     precision is left to the caller to round, once.
     """
     if _kernels_apply(a, b, k):
-        fused: Tensor = _fused(a, b, float(k), loss, reduction)
+        fused: Tensor = _fused(a, b, (float(k), loss, reduction))
         return fused
     dtype = _working_dtype(a, b)
     r = a.to(dtype) - b.to(dtype)
@@ -72,7 +72,8 @@ def _in_memory(*tensors: Tensor) -> bool:
 
 
 def _working_dtype(a: Tensor, b: Tensor) -> torch.dtype:
-    return torch.float64 if torch.float64 in (a.dtype, b.dtype) else torch.float32
+    double = a.dtype is torch.float64 or b.dtype is torch.float64
+    return torch.float64 if double else torch.float32
 
 
 # -- by compiled kernels -----------------------------------------------------------------
@@ -82,10 +83,10 @@ class _Fused(torch.autograd.Function):
     """Value and slope by one pass of a kernel each."""
 
     @staticmethod
-    def forward(ctx: Any, a: Tensor, b: Tensor, k: float, loss: Loss, reduction: Reduction) -> Any:
+    def forward(ctx: Any, a: Tensor, b: Tensor, how: tuple[float, Loss, Reduction]) -> Any:
         ctx.save_for_backward(a, b)
         ctx.save_for_forward(a, b)
-        ctx.k, ctx.loss, ctx.reduction = k, loss, reduction
+        ctx.how = k, loss, reduction = how
         dtype = _working_dtype(a, b)
         x, y = _dense(a, dtype), _dense(b, dtype)
         if reduction == "none":
@@ -96,27 +97,30 @@ class _Fused(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> Any:
         a, b = ctx.saved_tensors
-        factor = 1.0 / a.numel() if ctx.reduction == "mean" else 1.0
+        k, loss, reduction = ctx.how
+        factor = 1.0 / a.numel() if reduction == "mean" else 1.0
         if torch.is_grad_enabled() or not _in_memory(a, b, g):
-            slope = g * factor * _slope(a, b, ctx.k, ctx.loss)
+            slope = g * factor * _slope(a, b, k, loss)
         else:
             # One number that is expanded, as by a sum, stays one number.
             each = g[(0,) * g.ndim] if g.ndim and not any(g.stride()) else g
-            x, y = _dense(a, g.dtype), _dense(b, g.dtype)
-            slope = _kernels.slopes(ctx.loss, ctx.k, x, y, factor, _dense(each, g.dtype))
-        for_a, for_b = ctx.needs_input_grad[:2]
-        return slope if for_a else None, -slope if for_b else None, None, None, None
+            dtype = g.dtype
+            x, y = _dense(a, dtype), _dense(b, dtype)
+            slope = _kernels.slopes(loss, k, x, y, factor, _dense(each, dtype))
+        for_a, for_b, _ = ctx.needs_input_grad
+        return slope if for_a else None, -slope if for_b else None, None
 
     @staticmethod
     def jvp(ctx: Any, da: Tensor, db: Tensor, *_: Any) -> Tensor:
         a, b = ctx.saved_tensors
-        change = _slope(a, b, ctx.k, ctx.loss) * (da - db)
-        return change if ctx.reduction == "none" else getattr(change, ctx.reduction)()
+        k, loss, reduction = ctx.how
+        change = _slope(a, b, k, loss) * (da - db)
+        return change if reduction == "none" else getattr(change, reduction)()
 
 
 def _dense(x: Tensor, dtype: torch.dtype) -> Tensor:
     """Return `x` with its elements in order in memory, itself where they are."""
-    if x.dtype == dtype and x.is_contiguous() and not x.is_neg():
+    if x.dtype is dtype and x.is_contiguous() and not x.is_neg():
         return x
     return x.to(dtype).resolve_neg().contiguous()
 
@@ -192,6 +196,7 @@ class _ForwardCurve(_Curve):
         return change if by_k is None or dk is None else change + by_k * dk
 
 
-# Looked up once: `apply` is not typed.
-_fused: Any = _Fused.apply
+# Looked up once: `apply` is not typed. The first is that of the class above `Function`, whose own
+# only adds what transforms need, and those do not come here.
+_fused: Any = cast(Any, super(torch.autograd.Function, _Fused)).apply
 _forward_curve: Any = _ForwardCurve.apply

@@ -56,7 +56,7 @@ def evaluate(
     else:
         value = loss_of_difference(a, b, k, loss, "none")
         value = weighted(value, weight, mask, reduction or "none")
-    return value.to(dtype)
+    return value if value.dtype is dtype else value.to(dtype)
 
 
 def weighted(value: Tensor, weight: Any, mask: Tensor | None, reduction: str) -> Tensor:

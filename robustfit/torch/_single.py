@@ -58,13 +58,14 @@ def _exp_parts(x: Any) -> Any:
     x = minimum(maximum(x, -700.0), 700.0)
     rounded = x * _LOG2_E + _ROUND
     r = x - (rounded - _ROUND) * _LN2
-    q = 1.0 / 40320.0
-    q = q * r + 1.0 / 5040.0
-    q = q * r + 1.0 / 720.0
-    q = q * r + 1.0 / 120.0
-    q = q * r + 1.0 / 24.0
-    q = q * r + 1.0 / 6.0
-    q = q * r + 0.5
+    # (e**r - 1 - r) / r**2 for |r| <= ln(2) / 2: the polynomial with the least largest error
+    # relative to e**r - 1, which is 2.4e-10 (Lawson's iteration on 400 Chebyshev points).
+    q = 0.00019845878042666485
+    q = q * r + 0.0013940627241426512
+    q = q * r + 0.008333389368283508
+    q = q * r + 0.04166636091459295
+    q = q * r + 0.16666666370468392
+    q = q * r + 0.5000000044163516
     return _power_of_two(np.float64(rounded).view(np.int64)), r + q * (r * r)
 
 
