@@ -437,9 +437,9 @@ def test_elemental_fits_of_a_factor_are_never_singular():
 
     @numba.njit(error_model="numpy")
     def fit(At, b, first, order, offset, x):
-        found = 0
+        found, room = 0, _subsets.room(len(At))
         for k in range(len(first)):
-            found += _subsets.elemental(At, b, first[k], order, offset[k], x[k])
+            found += _subsets.elemental(At, b, first[k], order, offset[k], x[k], room)
         return found
 
     x = np.zeros((500, 7))

@@ -20,6 +20,9 @@ BLOCK = 256
 _jit = numba.njit(nogil=True, cache=True, error_model="numpy")
 _contracted = numba.njit(nogil=True, cache=True, error_model="numpy", fastmath={"contract"})
 
+# Columns of so many rows are short.
+_SHORT = 128
+
 # A pivot of an equilibrated Gram matrix below this is rounding error.
 _SMALL_PIVOT = 1e-13
 
@@ -165,6 +168,16 @@ def add_gram(At: Any, w: Any, low: Any, m: Any, T: Any, S: Any, G: Any) -> None:
 def gram(At: Any, w: Any, T: Any, S: Any, G: Any) -> None:
     """Set the lower triangle of G to A'WA; T (3, BLOCK) and S (3, 3) are scratch."""
     p, n = len(G), len(w)
+    if n <= _SHORT:
+        # For short columns, sums one at a time take a third of the time of nine at a time.
+        t = T[0]
+        for j in range(p):
+            column = At[j]
+            for i in range(n):
+                t[i] = w[i] * column[i]
+            for k in range(j + 1):
+                G[j, k] = dot(t[:n], At[k])
+        return
     for j in range(p):
         for k in range(j + 1):
             G[j, k] = 0.0

@@ -269,7 +269,7 @@ def with_rival(
     data = problem.data
     if linalg.row_space(data.A[rest], data.row_weights[rest]) is not None:
         return s_fit
-    x = search(rest, nsubsets=RIVAL_SUBSETS).x
+    x = search(rest, nsubsets=RIVAL_SUBSETS, exhaustive_limit=RIVAL_SUBSETS).x
     scale = m_scale(problem, x, s_loss)
     added = replace(s_fit, alternatives=((x, scale),))
     if not rivals(problem, added, s_loss):

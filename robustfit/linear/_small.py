@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from robustfit._kernels import _dense
-from robustfit._kernels._loss import ALL, CURVE, WEIGHT, values
+from robustfit._kernels._loss import CURVE, WEIGHT, values
 from robustfit.losses._compiled import kernels
-from robustfit.starts import _s, _subsets
+from robustfit.starts import _s_kernels, _subsets
 
 # Where a step moves the fit by fewer standard errors than this, Newton's method is tried, and
 # steps shorter than the next that no longer shrink are rounding: as in the single fit.
@@ -27,15 +27,10 @@ _EXACT = 1e-8
 _SMALL_PIVOT = 1e-6
 # Median of |U| for a standard normal U.
 _QUARTILE = 0.6744897501960817
-# A subset's fit whose M-scale is so many times that of a candidate is left as it is.
-_HOPELESS = 4.0
 # The best is known when the last step of each, in standard errors, and the scale are so exact: the
 # error of the scale is of the order of the square of the first over n.
 _LOOSE, _LOOSE_SCALE = 1e-2, 1e-6
-# The responses are of order one, so that no M-scale is larger than this.
-_FAR = 1e100
-
-_jit = kernels(_s.STAMP)
+_jit = kernels(_s_kernels.STAMP)
 
 
 @_jit
@@ -45,19 +40,6 @@ def _regular(L: Any, G: Any) -> Any:
         if not L[j, j] * L[j, j] > _SMALL_PIVOT * G[j, j] or L[j, j] == math.inf:
             return False
     return True
-
-
-@_jit
-def _gram(At: Any, w: Any, t: Any, G: Any) -> None:
-    """Set the lower triangle of G to A'WA; t is scratch.
-
-    For the short columns here this takes a third of the time of `_dense.gram`.
-    """
-    for j in range(len(G)):
-        for i in range(len(w)):
-            t[i] = w[i] * At[j, i]
-        for l in range(j + 1):
-            G[j, l] = _dense.dot(t, At[l])
 
 
 @_jit
@@ -106,13 +88,13 @@ def least_squares(At: Any, b: Any, f: Any, x: Any, done: Any) -> None:
     m, n = b.shape
     p = At.shape[1]
     r, t = np.empty(n), np.empty(n)
-    G, L = np.empty((p, p)), np.empty((p, p))
+    G, L, T, S = np.empty((p, p)), np.empty((p, p)), np.empty((3, _dense.BLOCK)), np.empty((3, 3))
     g, d = np.empty(p), np.empty(p)
     for k in range(m):
         if not done[k]:
             continue
         At_k, f_k = At[k % len(At)], f[k % len(f)]
-        _gram(At_k, f_k, t, G)
+        _dense.gram(At_k, f_k, T, S, G)
         _dense.cholesky(G, L)
         done[k] = _regular(L, G)
         for j in range(p):
@@ -139,7 +121,7 @@ def solve(
     m, n = b.shape
     p = At.shape[1]
     r, w, q, t, unit = np.empty(n), np.empty(n), np.empty(n), np.empty(n), np.ones(n)
-    G, L = np.empty((p, p)), np.empty((p, p))
+    G, L, T, S = np.empty((p, p)), np.empty((p, p)), np.empty((3, _dense.BLOCK)), np.empty((3, 3))
     g, d, v, e = np.empty(p), np.empty(p), np.empty(p), np.empty(p)
     for k in range(m):
         if not done[k]:
@@ -165,10 +147,10 @@ def solve(
                 values(loss, CURVE, r, unit, s_k, c, shape, t, q, q)
                 for i in range(n):
                     q[i] *= f_k[i]
-                _gram(At_k, q, t, G)
+                _dense.gram(At_k, q, T, S, G)
                 newton = _dense.cholesky(G, L) and _regular(L, G)
             if not newton:
-                _gram(At_k, w, t, G)
+                _dense.gram(At_k, w, T, S, G)
                 if not (_dense.cholesky(G, L) and _regular(L, G)):
                     break
             _dense.cholesky_solve(L, g, d)
@@ -239,33 +221,16 @@ def single(
 
 
 @_jit
-def _toward(
-    loss: Any, r: Any, f: Any, unit: Any, s: Any, goal: Any, c: Any, shape: Any, t: Any, q: Any,
-    w: Any,
-) -> Any:  # fmt: skip
-    """Return a value between s and the M-scale, the root of sum f rho(r / s) = goal."""
-    values(loss, ALL, r, unit, s, c, shape, t, q, w)
-    return s * math.sqrt(_dense.dot(t, f) / goal)
-
-
-@_jit
 def estimate(
     loss: Any, At: Any, b: Any, f: Any, goal: Any, top: Any, first: Any, order: Any,
     offset: Any, best: Any, tol: Any, limit: Any, c: Any, shape: Any, x: Any, s: Any, done: Any,
 ) -> None:  # fmt: skip
     """Set x and s to the fits with the smallest M-scale; x are starts, too.
 
-    Each subset's fit is improved by a reweighting step. It becomes a candidate only if its
-    M-scale is below the largest of the best so far, which takes one sum over the rows to see
-    (Salibian-Barrera and Yohai 2006). The best are refined to convergence.
+    Each subset's fit is improved by a reweighting step, and the best are refined to convergence.
     """
-    m, n = b.shape
-    p = At.shape[1]
-    r, w, t, q, unit = np.empty(n), np.empty(n), np.empty(n), np.empty(n), np.ones(n)
-    G, L = np.empty((p, p)), np.empty((p, p))
-    g, d, z = np.empty(p), np.empty(p), np.empty(p)
-    none = np.empty((0, 0), np.int64)
-    xs, ss = np.empty((best + 1, p)), np.empty(best + 1)
+    m, p = len(b), At.shape[1]
+    none, xs, ss = np.empty((0, p)), np.empty((best + 1, p)), np.empty(best + 1)
     ended = np.empty(best + 1, np.bool_)
     for k in range(m):
         if not done[k]:
@@ -274,55 +239,22 @@ def estimate(
         goal_k = goal[k % len(goal)]
         # Least squares is a candidate, too, and stands for those that are not found.
         for i in range(best + 1):
-            ss[i] = math.inf
             for j in range(p):
                 xs[i, j] = x[k, j]
-        worst, exact = 0, False
-        for l in range(len(first)):
-            if not _subsets.elemental(At_k, b_k, first[l], order, offset[l], z):
-                break
-            _dense.residuals(At_k, b_k, z, r)
-            far = min(_HOPELESS * ss[worst], _FAR)
-            if _toward(loss, r, f_k, unit, far, goal_k, c, shape, t, q, w) >= far:
-                continue
-            scale = _subsets.upper_quantile(r, f_k, goal_k / top, t, w) / _QUARTILE
-            exact = not scale > _EXACT
-            if exact:
-                break
-            values(loss, WEIGHT, r, unit, scale, c, shape, t, q, w)
-            for i in range(n):
-                w[i] *= f_k[i]
-            _dense.gradient(At_k, w, r, t, g)
-            _gram(At_k, w, t, G)
-            _dense.cholesky(G, L)
-            _dense.cholesky_solve(L, g, d)
-            for j in range(p):
-                z[j] += d[j]
-            _dense.residuals(At_k, b_k, z, r)
-            # From above it comes nearer from above.
-            near = min(scale, ss[worst])
-            scale = _toward(loss, r, f_k, unit, near, goal_k, c, shape, t, q, w)
-            if scale < ss[worst]:
-                ss[worst] = _toward(loss, r, f_k, unit, scale, goal_k, c, shape, t, q, w)
-                for j in range(p):
-                    xs[worst, j] = z[j]
-                for i in range(best):
-                    if ss[i] > ss[worst]:
-                        worst = i
-        if exact:
+        _s_kernels.screen(
+            loss, At_k, b_k, f_k, goal_k, top, first, order, offset, none, 1, c, shape, xs[:best],
+            ss[:best],
+        )  # fmt: skip
+        if not np.min(ss[:best]) > _EXACT:
             done[k] = False
             continue
-        _s.search(
-            loss, At_k, b_k, f_k, goal_k, top, none, order, offset, xs, limit, _LOOSE,
-            _LOOSE_SCALE, c, shape, ss, ended,
-        )  # fmt: skip
-        i = 0
-        for l in range(1, best + 1):
-            if ss[l] < ss[i]:
-                i = l
-        _s.search(
-            loss, At_k, b_k, f_k, goal_k, top, none, order, offset, xs[i : i + 1], limit, tol,
-            1e-14, c, shape, ss[i : i + 1], ended[i : i + 1],
+        _s_kernels.refine(
+            loss, At_k, b_k, f_k, goal_k, top, xs, limit, _LOOSE, _LOOSE_SCALE, c, shape, ss, ended
+        )
+        i = int(np.argmin(ss))
+        _s_kernels.refine(
+            loss, At_k, b_k, f_k, goal_k, top, xs[i : i + 1], limit, tol, 1e-14, c, shape,
+            ss[i : i + 1], ended[i : i + 1],
         )  # fmt: skip
         s[k], done[k] = ss[i], ended[i] and ss[i] > _EXACT
         for j in range(p):

@@ -469,9 +469,9 @@ def _descend(
     r, w, t = np.empty(n), np.empty(n), np.empty(n)
     G, L = np.empty((p, p)), np.empty((p, p))
     T, S = np.empty((3, _dense.BLOCK)), np.empty((3, 3))
-    g, d, new_x = np.empty(p), np.empty(p), np.empty(p)
+    g, d, new_x, room = np.empty(p), np.empty(p), np.empty(p), _subsets.room(p)
     for k in range(len(objective)):
-        if len(first) > 0 and not _subsets.elemental(At, b, first[k], order, offset[k], x[k]):
+        if len(first) > 0 and not _subsets.elemental(At, b, first[k], order, offset[k], x[k], room):
             continue
         for j in range(p):
             new_x[j] = x[k, j]

@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robustfit import _kernels, linalg
-from robustfit._kernels import LARGE_ELEMENTS, RowSums, Sums, _dense, _loss, in_threads
-from robustfit._kernels._loss import ALL, CURVE, WEIGHT, pointer, values
+from robustfit._kernels import LARGE_ELEMENTS, RowSums, Sums, in_threads
+from robustfit._kernels._loss import pointer
 from robustfit.losses import Loss
-from robustfit.losses._compiled import kernels, source_stamp
-from robustfit.starts import _subsets
+from robustfit.starts import _s_kernels, _subsets
+from robustfit.starts._s_kernels import ROUNDING
 from robustfit.starts._subsets import NO_DRAWS, Draws, Rows
 
 Array = NDArray[np.float64]
@@ -25,23 +25,16 @@ _FINALISTS = 3
 # Of a very large one, so many rows bring them nearer first, to this many standard errors.
 _MIDDLE, _MIDDLE_TOL = 50_000, 1e-2
 
-# Median of |U| for a standard normal U.
-_QUARTILE = 0.6744897501960817
+# So many subsets share a list of the best, and a thread.
+_PART = 250
 # Two candidates are the same solution if their scales agree to this, relatively.
 _SAME_SCALE = 1e-6
 # Where a step changes the fit by less than this many scales, Newton's method is tried.
 _NEAR = 0.1
-# A scale below this, relative to 1 + sum |x|, is rounding error; below the next, it may be.
-_ROUNDING = 4e-16
+# A scale below this, relative to 1 + sum |x|, may be rounding error.
 _EXACT = 1e-11
 # A scale above this is not on its way to zero.
 _NOT_EXACT = 1e-3
-# How exactly the scale of a candidate of the search is known: the error is about the square.
-_SEARCH_SCALE = 1e-2
-# And on the way there.
-_ROUGH_SCALE = 0.3
-# So many rows tell where to begin with the scale of many.
-_SOME = 64
 # Up to this condition number of the columns, Gram matrices keep half of their digits.
 _WELL = 1e4
 # A candidate this many times larger in scale on the pool of rows is not the best on all.
@@ -182,7 +175,7 @@ def s_estimate(
         starts = search.grouped(nsubsets, k_steps, nbest, rng)
     else:
         draws = _subsets.draw(search.rows, nsubsets, exhaustive_limit, rng)
-        starts = search.best(search.of_draws(draws, k_steps), nbest)
+        starts = search.of_draws(draws, k_steps, nbest)
     found = search.converge(starts)
     reached = int(np.sum(found.s <= found.s[0] * (1.0 + _SAME_SCALE)))
     candidates = len(found.s)
@@ -236,65 +229,71 @@ class _Search:
     def goal(self) -> float:
         return self.level * max(self.rows.count - len(self.rows.At), 0.0) * self.loss.sup
 
-    def run(self, draws: Draws, x: Array, steps: int, tol: float, scale_tol: float) -> _Candidates:
-        rows, loss = self.rows, self.loss
-        s = np.full(len(x), np.nan)
-        done = np.zeros(len(x), dtype=np.bool_)
+    def best(self, draws: Draws, given: Array, steps: int, most: int) -> Array:
+        """Return starts: the best fits to subsets, or of the given ones, and least squares."""
+        rows, loss, goal = self.rows, self.loss, self.goal
         address, c, shape = pointer(loss)
-        goal = self.goal
-
-        def work(part: slice) -> None:
-            search(
-                address, rows.At, rows.b, rows.freq, goal, loss.sup, draws.first[part],
-                draws.order, draws.offset[part], x[part], steps, tol, scale_tol, c, shape, s[part],
-                done[part],
-            )  # fmt: skip
-
         p, n = rows.At.shape
-        cost = len(x) * n * (30.0 + p * p) * min(steps, 10)
-        in_threads(work, len(x), max(1, len(x) // 64), cost)
-        return _Candidates(x, s, done).sorted()
 
-    def of_draws(self, draws: Draws, steps: int) -> _Candidates:
-        x = np.zeros((len(draws.first), len(self.rows.At)))
-        return self.run(draws, x, steps, 0.0, _SEARCH_SCALE)
+        def work(part: slice) -> tuple[Array, Array]:
+            x, s = np.zeros((most, p)), np.empty(most)
+            _s_kernels.screen(
+                address, rows.At, rows.b, rows.freq, goal, loss.sup, draws.first[part],
+                draws.order, draws.offset[part], given[part], steps, c, shape, x, s,
+            )  # fmt: skip
+            return x, s
 
-    def of_starts(self, starts: Array, steps: int) -> _Candidates:
-        return self.run(NO_DRAWS, starts.copy(), steps, 0.0, _SEARCH_SCALE)
+        count = max(len(draws.first), len(given))
+        found = in_threads(work, count, _PART, count * n * (10.0 + p * p))
+        x, s = (np.concatenate(arrays) for arrays in zip(*found, strict=True))
+        order = np.argsort(s, kind="stable")
+        return _subsets.starts(x[order], s[order], most, rows)
 
-    def best(self, found: _Candidates, nbest: int) -> Array:
-        return _subsets.starts(found.x, found.s, nbest, self.rows)
+    def of_draws(self, draws: Draws, steps: int, most: int) -> Array:
+        return self.best(draws, np.empty((0, len(self.rows.At))), steps, most)
 
     def grouped(self, nsubsets: int, k_steps: int, nbest: int, rng: np.random.Generator) -> Array:
         """Return starts from subsets of groups of rows, improved on all rows here."""
         starts = []
         for rows in _subsets.groups(self.rows, rng):
-            group = replace(self, rows=rows)
             draws = _subsets.draw(rows, -(-nsubsets // _subsets.GROUPS), 0, rng)
-            starts.append(group.best(group.of_draws(draws, k_steps), nbest))
-        return self.best(self.of_starts(np.vstack(starts), k_steps), nbest)
+            starts.append(replace(self, rows=rows).of_draws(draws, k_steps, nbest))
+        return self.best(NO_DRAWS, np.vstack(starts), k_steps, nbest)
 
     def converge(self, starts: Array) -> _Candidates:
-        return self.run(NO_DRAWS, starts.copy(), self.maxiter, self.tol, 1e-14)
+        """Return the candidates that refinement of the starts leads to."""
+        rows, loss, goal, x = self.rows, self.loss, self.goal, starts.copy()
+        s, done = np.full(len(x), np.nan), np.zeros(len(x), dtype=np.bool_)
+        address, c, shape = pointer(loss)
+        p, n = rows.At.shape
+
+        def work(part: slice) -> None:
+            _s_kernels.refine(
+                address, rows.At, rows.b, rows.freq, goal, loss.sup, x[part], self.maxiter,
+                self.tol, 1e-14, c, shape, s[part], done[part],
+            )  # fmt: skip
+
+        in_threads(work, len(x), 3, len(x) * n * (30.0 + p * p) * 10.0)
+        return _Candidates(x, s, done).sorted()
 
     def distinct(self, found: _Candidates, apart: float) -> _Candidates:
         """Return the candidates that differ by more than `apart` standard errors."""
-        kept: list[int] = []
-        for k in np.flatnonzero(np.isfinite(found.s)):
-            if all(self.separation(found, j, int(k)) > apart for j in kept):
-                kept.append(int(k))
-        return found.take(np.array(kept[: len(found.s)]))
+        kept, rest = [], np.flatnonzero(np.isfinite(found.s))
+        while len(rest) > 0:
+            kept.append(rest[0])
+            rest = rest[1:][self.separation(found, rest[0], rest[1:]) > apart]
+        return found.take(np.array(kept))
 
-    def separation(self, found: _Candidates, j: int, k: int) -> float:
-        """Return about how many standard errors lie between two candidates.
+    def separation(self, found: _Candidates, j: Any, others: NDArray[np.intp]) -> Array:
+        """Return about how many standard errors lie between one candidate and others.
 
         The mean square of a difference of one is p / n squared scales; a row counts for at
         most one squared scale, so that a leverage point alone does not separate.
         """
-        change = (found.x[j] - found.x[k]) @ self.rows.At
+        change = (found.x[others] - found.x[j]) @ self.rows.At
         s = max(found.s[j], _EXACT * (1.0 + float(np.sum(np.abs(found.x[j])))))
         square = np.minimum(np.abs(change) / s, 1.0) ** 2
-        return math.sqrt(float(square @ self.rows.freq) / len(self.rows.At))
+        return np.asarray(np.sqrt(square @ self.rows.freq / len(self.rows.At)))
 
 
 # -- all rows ----------------------------------------------------------------------------
@@ -387,7 +386,7 @@ class _Problem:
         last, newton = math.inf, True
         near = _NEAR * math.sqrt(float(np.sum(self.freq)))
         for _ in range(maxiter):
-            if s < _ROUNDING * (1.0 + float(np.sum(np.abs(z)))):
+            if s < ROUNDING * (1.0 + float(np.sum(np.abs(z)))):
                 return z, s, True
             sums = self.fold(self.M @ z, s, newton)
             G, g = sums.gram, sums.gradient
@@ -437,151 +436,3 @@ class _Problem:
         A, b, freq = self.A[fitted], self.b[fitted], self.freq[fitted]
         # A few rows that are repeated often may be enough, and not determine x.
         return linalg.refit(A, b, freq, x)
-
-
-# -- compiled ----------------------------------------------------------------------------
-
-
-_jit = kernels(_subsets.STAMP, _loss.STAMP)
-
-
-@_jit
-def _first_scale(r: Any, f: Any, above: Any, t: Any, q: Any) -> Any:
-    """Return about the scale; that of some of the rows where there are many."""
-    n = len(r)
-    step = n // _SOME
-    if step > 2:
-        whole, some = 0.0, 0.0
-        for i in range(n):
-            whole += f[i]
-        for i in range(_SOME):
-            t[i] = r[i * step]
-            q[i] = f[i * step]
-            some += q[i]
-        s = _subsets.upper_quantile(
-            t[:_SOME],
-            q[:_SOME],
-            above * some / whole,
-            t[_SOME : 2 * _SOME],
-            q[_SOME : 2 * _SOME],
-        )
-        if s > 0.0:
-            return s / _QUARTILE
-    return _subsets.upper_quantile(r, f, above, t, q) / _QUARTILE
-
-
-@_jit
-def _m_scale(
-    loss: Any, r: Any, f: Any, k: Any, goal: Any, top: Any, s: Any, tol: Any, c: Any, shape: Any,
-    t: Any, q: Any, w: Any,
-) -> Any:  # fmt: skip
-    """Return the root of sum f rho(r / s) = goal; s > 0 is where to start."""
-    if not goal > 0.0:
-        return 0.0
-    if not s > 0.0:
-        s = _first_scale(r, f, goal / top, t, q)
-    low, high, last = 0.0, math.inf, math.inf
-    for _ in range(200):
-        if not s > 1e-300:
-            return s
-        values(loss, ALL, r, k, s, c, shape, t, q, w)
-        slope, excess = _dense.dot(q, f), _dense.dot(t, f) - goal
-        if excess >= 0.0:
-            low = s
-        else:
-            high = s
-        square = 1.0 - 2.0 * excess / slope
-        new = s / math.sqrt(square) if square > 0.0 else -1.0
-        if not (new >= low * (1.0 - 1e-9) and new <= high * (1.0 + 1e-9) and new > 0.0):
-            if high == math.inf:
-                new = 4.0 * s
-            elif low == 0.0:
-                new = 0.25 * s
-            else:
-                new = math.sqrt(low) * math.sqrt(high)
-        step = math.fabs(new - s) / s
-        s = new
-        if step <= tol or (step < 1e-7 and step >= 0.5 * last):
-            break
-        last = step
-    return s
-
-
-@_jit
-def _descend(
-    loss: Any, At: Any, b: Any, f: Any, goal: Any, top: Any, x: Any, steps: Any, tol: Any,
-    scale_tol: Any, c: Any, shape: Any,
-) -> Any:  # fmt: skip
-    """Improve x in place; return its scale and whether the tolerance was met."""
-    p, n = At.shape
-    r, new_r, w, t = np.empty(n), np.empty(n), np.empty(n), np.empty(n)
-    q, k = np.empty(n), np.ones(n)
-    G, L = np.empty((p, p)), np.empty((p, p))
-    T, S = np.empty((3, _dense.BLOCK)), np.empty((3, 3))
-    g, d, new_x = np.empty(p), np.empty(p), np.empty(p)
-    for j in range(p):
-        new_x[j] = x[j]
-    # A reweighting step (0), then if that is small a Newton step (1), and the reweighting
-    # step after all (2) if that does not decrease the scale.
-    attempt, taken, s, size, last = 0, -1, -1.0, math.inf, math.inf
-    near = _NEAR * math.sqrt(n)
-    while True:
-        _dense.residuals(At, b, new_x, new_r)
-        enough = scale_tol if tol > 0.0 or taken + 1 == steps else _ROUGH_SCALE
-        new_s = _m_scale(loss, new_r, f, k, goal, top, s, enough, c, shape, t, q, w)
-        if attempt == 1 and not new_s <= s * (1.0 + 1e-15):
-            attempt = 2
-        else:
-            attempt, s = 0, new_s
-            r, new_r = new_r, r
-            floor = 1.0
-            for j in range(p):
-                x[j] = new_x[j]
-                floor += math.fabs(x[j])
-            taken += 1
-            if taken > 0:
-                if size <= tol or (size < 1e-7 and size >= 0.5 * last):
-                    return s, True
-                last = size
-            if taken == steps:
-                return s, False
-            # What is left is rounding error: an exact fit.
-            if not s > _ROUNDING * floor:
-                return s, True
-        while True:
-            values(loss, CURVE if attempt == 1 else WEIGHT, r, k, s, c, shape, t, q, w)
-            for i in range(n):
-                w[i] *= f[i]
-            if attempt != 1:
-                _dense.gradient(At, w, r, t, g)
-            _dense.gram(At, w, T, S, G)
-            positive = _dense.cholesky(G, L)
-            _dense.cholesky_solve(L, g, d)
-            if attempt == 0:
-                size = math.sqrt(max(_dense.dot(d, g), 0.0)) / s
-            if (attempt == 0 and tol > 0.0 and size < near) or (attempt == 1 and not positive):
-                attempt += 1
-            else:
-                break
-        for j in range(p):
-            new_x[j] = x[j] + d[j]
-
-
-@_jit
-def search(
-    loss: Any, At: Any, b: Any, f: Any, goal: Any, top: Any, first: Any, order: Any, offset: Any,
-    x: Any, steps: Any, tol: Any, scale_tol: Any, c: Any, shape: Any, s: Any, done: Any,
-) -> None:  # fmt: skip
-    """Set the scale of every candidate, improved in place; draw x first if asked."""
-    for k in range(len(s)):
-        valid = True
-        if len(first) > 0:
-            valid = _subsets.elemental(At, b, first[k], order, offset[k], x[k])
-        if valid:
-            s[k], done[k] = _descend(
-                loss, At, b, f, goal, top, x[k], steps, tol, scale_tol, c, shape
-            )
-
-
-#: Part of the name of every kernel that uses these, so that an edit here misses the disk cache.
-STAMP = source_stamp(s_estimate, s_estimate, _dense) + _subsets.STAMP + _loss.STAMP

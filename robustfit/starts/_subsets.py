@@ -6,6 +6,7 @@ transposed design as those of `robustfit._kernels`.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from typing import Any
 
 import numba
 import numpy as np
+from numba.extending import register_jitable
 from numpy.typing import NDArray
 from scipy import linalg as lapack
 
@@ -63,7 +65,8 @@ def preconditioner(A: Array) -> Array:
         return np.diag(1.0 / unit)
     # Rows of order one: R grows with the root of the number of rows.
     R = R / linalg.power_of_two(math.sqrt(len(A)))
-    return np.asarray(lapack.solve_triangular(R, np.eye(len(R))) / unit[:, None])
+    # Elimination of a triangle is back substitution alone; LAPACK's own wakes the threads of BLAS.
+    return np.asarray(np.linalg.solve(R, np.eye(len(R))) / unit[:, None])
 
 
 @dataclass(frozen=True)
@@ -146,14 +149,25 @@ def draw(rows: Rows, subsets: int, exhaustive: int, rng: np.random.Generator) ->
     p, n = rows.At.shape
     order = rng.permutation(n)
     if math.comb(n, p) <= exhaustive:
-        every = itertools.chain.from_iterable(itertools.combinations(range(n), p))
-        first = np.fromiter(every, dtype=np.int64).reshape(-1, p)
+        first = _every(n, p).copy()
         return Draws(first, order, np.zeros(len(first), dtype=np.int64))
     # A repeated row depends on itself, so indices need not be distinct.
     u = rng.random((subsets, 2 * p + 4))
-    share = np.cumsum(rows.freq)
-    first = np.searchsorted(share, u * share[-1], side="right")
+    if np.all(rows.freq == 1.0):
+        first = (u * n).astype(np.int64)
+    else:
+        share = np.cumsum(rows.freq)
+        first = np.searchsorted(share, u * share[-1], side="right")
     return Draws(np.minimum(first, n - 1), order, rng.integers(n, size=subsets))
+
+
+@functools.lru_cache(maxsize=8)
+def _every(n: int, p: int) -> Indices:
+    """Return all subsets of p of n rows."""
+    every = itertools.chain.from_iterable(itertools.combinations(range(n), p))
+    first = np.fromiter(every, dtype=np.int64).reshape(-1, p)
+    first.setflags(write=False)
+    return first
 
 
 def pool(A: Array, rng: np.random.Generator) -> Indices:
@@ -239,17 +253,21 @@ def upper_quantile(r: Any, f: Any, above: Any, a: Any, q: Any) -> Any:
     return a[low]
 
 
+@register_jitable
+def room(p: Any) -> Any:
+    """Return scratch for `elemental`."""
+    return np.empty((p, p)), np.empty((p, p)), np.empty(p), np.empty(p), np.empty(p, np.int64)
+
+
 @_jit
-def elemental(At: Any, b: Any, first: Any, order: Any, offset: Any, x: Any) -> Any:
+def elemental(At: Any, b: Any, first: Any, order: Any, offset: Any, x: Any, room: Any) -> Any:
     """Set x to the exact fit of the first p independent rows; return whether there are p.
 
     Column-wise LU factorization with pivoting of the transposed subset: a row enters only
     if it adds a direction (Koller 2012, arXiv:1208.5595).
     """
     p, n = At.shape
-    L, U = np.empty((p, p)), np.empty((p, p))
-    y, v = np.empty(p), np.empty(p)
-    place = np.empty(p, np.int64)
+    L, U, y, v, place = room
     for j in range(p):
         place[j] = j
     m = 0
