@@ -16,7 +16,8 @@ Array = NDArray[np.float64]
 
 #: Labels of rows, by |standardised residual| > 2.5 and robust distance > cutoff.
 LABELS = ("regular", "vertical outlier", "good leverage", "bad leverage")
-_FAR_RESIDUAL = 2.5
+#: Beyond so many scales a residual is an outlier.
+FAR_RESIDUAL = 2.5
 _FAR_QUANTILE = 0.975
 # A coefficient that fewer than this share of the rows can break is reported.
 _FRAGILE_SHARE = 0.1
@@ -120,7 +121,7 @@ def diagnose(
     """
     threshold = _checks.between(threshold, "threshold", 0.0, 1.0, "[]")
     far = robust_distances(A, method=method, freq=freq)
-    outlying = np.abs(standardised) > _FAR_RESIDUAL
+    outlying = np.abs(standardised) > FAR_RESIDUAL
     kind = outlying + 2 * (far.distance > far.cutoff)
     rows = np.flatnonzero((freq > 0.0) & ((weights < threshold) | (kind > 0)))
     rows = rows[np.argsort(weights[rows], kind="stable")]

@@ -202,9 +202,19 @@ class FitResult:
         return self._data.b * self._data.unit
 
     @property
+    def freq_weights(self) -> Array:
+        """Repeat counts of the rows that took part."""
+        return _frozen(self._data.freq.view())
+
+    @property
     def row_weights(self) -> Array:
         """What a row counts for in a sum of squares: freq_weights times var_weights."""
         return self._data.row_weights
+
+    @property
+    def leverage_adjusted(self) -> bool:
+        """Whether the fit divided the residuals by sqrt(1 - leverage)."""
+        return self._inner.adjusted
 
     @property
     def standardised(self) -> Array:

@@ -8,6 +8,7 @@ import pytest
 
 import robustfit as rf
 from robustfit import cli
+from robustfit.cli import _demo, _output, _tables
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -62,7 +63,7 @@ def test_not_converged_is_exit_code_3(tmp_path, capsys, monkeypatch):
     def hasty(*args, **kwargs):
         return rf.irls(*args, maxiter=1, **kwargs)
 
-    monkeypatch.setattr(cli, "irls", hasty)
+    monkeypatch.setattr(_demo, "irls", hasty)
     assert cli.main(["demo", "--loss", "cauchy"]) == 3
     out, err = capsys.readouterr()
     assert "stopped at maxiter" in out
@@ -117,7 +118,7 @@ def test_failed_write_keeps_the_old_picture(tmp_path, capsys, monkeypatch):
         self.touch()
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(cli.Path, "write_bytes", full)
+    monkeypatch.setattr(_output.Path, "write_bytes", full)
     assert cli.main(["demo", "--out", "demo.png"]) == 2
     assert "No space left" in capsys.readouterr().err
     assert [(p.name, p.read_bytes()) for p in tmp_path.iterdir()] == [("demo.png", b"old")]
@@ -144,15 +145,32 @@ def test_datasets_lists_every_set(capsys):
 
 def test_losses_lists_every_loss(capsys):
     assert cli.main(["losses"]) == 0
-    header, *lines = capsys.readouterr().out.splitlines()
+    header, *lines = capsys.readouterr().out.partition("\n\n")[0].splitlines()
     assert [line.split()[0] for line in lines] == list(rf.losses.LOSSES)
     welsch = next(line for line in lines if line.startswith("welsch"))
     assert f"{rf.losses.Welsch().c:.6f}" in welsch
     assert f"{rf.losses.Welsch().breakdown():.3f}" in welsch
+    assert f"{rf.get_loss('welsch', breakdown=0.5).c:.6f}" in welsch
     linear = next(line for line in lines if line.startswith("linear"))
     at = header.index("convex")
     assert linear[at : at + 3] == "yes"
     assert welsch[at : at + 3] == "   "
+
+
+def test_datasets_tells_what_is_known_of_one(capsys):
+    assert cli.main(["datasets", "hbk"]) == 0
+    out = capsys.readouterr().out
+    assert "Hawkins" in out
+    assert out.splitlines()[-1] == 'robustfit fit hbk "y ~ x1 + x2 + x3"'
+    assert cli.main(["datasets", "nowhere"]) == 2
+
+
+def test_losses_can_be_drawn(tmp_path, capsys, monkeypatch):
+    some = {name: rf.losses.LOSSES[name] for name in ("huber", "tukey")}
+    monkeypatch.setattr(_tables, "LOSSES", some)
+    assert cli.main(["losses", "--plot", "losses.png"]) == 0
+    assert (tmp_path / "losses.png").read_bytes().startswith(PNG)
+    assert capsys.readouterr().out.startswith("name")
 
 
 # -- the process -----------------------------------------------------------------------------
