@@ -27,6 +27,8 @@ myst_enable_extensions = ["dollarmath"]
 # The tutorial runs while it is built: its output is what the installed version prints.
 nb_execution_mode = "force"
 nb_execution_raise_on_error = True
+# The first cell compiles, on a machine that may have other work.
+nb_execution_timeout = 300
 numpydoc_show_class_members = False
 templates_path = ["_templates"]
 exclude_patterns = ["_build", "generated/losses.md"]
