@@ -125,6 +125,7 @@ class Loss:
     #: System -> c of ours per unit of that system's constant; see the ``from_`` methods.
     units: ClassVar[dict[str, float]] = {}
 
+    _shape: ClassVar[tuple[float, ...]]
     rho1: ClassVar[Callable[..., Any]]
     weight1: ClassVar[Callable[..., Any]]
     dpsi1: ClassVar[Callable[..., Any]]
@@ -135,12 +136,13 @@ class Loss:
             _register(cls)
 
     def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if value is None and field.name == "c":
-                value = self.constant("efficiency", 0.95)
-            object.__setattr__(self, field.name, _checks.real(value, field.name))
-        _checks.positive(self.c, "c")
+        names = [field.name for field in dataclasses.fields(self) if field.name != "c"]
+        for name in names:
+            object.__setattr__(self, name, _checks.real(getattr(self, name), name))
+        object.__setattr__(self, "_shape", tuple(getattr(self, name) for name in names))
+        given = cast(Any, self.c)
+        c = self.constant("efficiency", 0.95) if given is None else _checks.positive(given, "c")
+        object.__setattr__(self, "c", c)
 
     def __repr__(self) -> str:
         fields = dataclasses.fields(self)
@@ -148,10 +150,11 @@ class Loss:
             f"{type(self).__name__}({', '.join(f'{f.name}={_show(self, f.name)}' for f in fields)})"
         )
 
-    @functools.cached_property
+    # Not a cached property: its lock stops torch.compile.
+    @property
     def shape(self) -> tuple[float, ...]:
         """The parameters besides c, in the order in which the formulas take them."""
-        return tuple(getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "c")
+        return self._shape
 
     # -- the four functions -------------------------------------------------------------
 

@@ -1,9 +1,9 @@
 """The loss of a difference, with derivatives from psi and psi' instead of from autograd.
 
-Two ways lead to the same numbers. Ordinary tensors on the CPU take the compiled kernels: one
-pass forward, one backward, and only the inputs are kept. Everything else (another device,
-``torch.compile``, ``torch.func``, a second derivative, a tensor as constant) takes the formula of
-the loss in torch. The way is chosen here, from the inputs alone.
+Two ways lead to the same numbers. Ordinary tensors take one pass forward and one backward, and
+only the inputs are kept: by compiled kernels on the CPU and on GPUs, by few operations of torch
+elsewhere. Everything else (``torch.compile``, ``torch.func``, a second derivative, a tensor as
+constant) takes the formula of the loss in torch. The way is chosen here, from the inputs alone.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch.autograd import forward_ad
 
 from robustfit._namespace import Torch
 from robustfit.losses import Loss
-from robustfit.torch import _kernels
+from robustfit.torch import _eager, _kernels, _triton
 
 Reduction = Literal["none", "mean", "sum"]
 
@@ -30,41 +30,51 @@ _ORDERS: tuple[Literal["rho", "psi", "dpsi"], ...] = ("rho", "psi", "dpsi")
 
 
 def loss_of_difference(
-    a: Tensor, b: Tensor, k: float | Tensor, loss: Loss, reduction: Reduction
+    a: Tensor,
+    b: Tensor,
+    k: float | Tensor,
+    loss: Loss,
+    reduction: Reduction,
+    dtype: torch.dtype = torch.float32,
 ) -> Tensor:
     """Return the loss of a - b with tuning constant `k` in place of the loss's own.
 
     `a` and `b` are real floating tensors of one shape, `k` is a number or a tensor that
-    broadcasts to it. The result is float64 if an input is, and float32 otherwise: half
-    precision is left to the caller to round, once.
+    broadcasts to it. The result is float64 if an input is. Otherwise it is float32, which the
+    caller may have to round, or already rounded to `dtype`.
     """
-    if _kernels_apply(a, b, k):
-        fused: Tensor = _fused(a, b, (float(k), loss, reduction))
+    passes = _passes(a, b, k, loss)
+    if passes is not None:
+        fused: Tensor = _fused(a, b, (passes, loss, k, reduction, dtype))
         return fused
-    dtype = _working_dtype(a, b)
-    r = a.to(dtype) - b.to(dtype)
-    values = _curve(r, k.to(r).expand_as(r) if isinstance(k, Tensor) else k, loss, 0)
+    wide = _working_dtype(a, b)
+    values = _curve(*_difference(a.to(wide), b.to(wide), k), loss, 0)
     return values if reduction == "none" else getattr(values, reduction)()
 
 
-def _kernels_apply(a: Tensor, b: Tensor, k: float | Tensor) -> bool:
-    """Tell whether the kernels can read these tensors and nobody records what is done."""
+def _passes(a: Tensor, b: Tensor, k: float | Tensor, loss: Loss) -> Any:
+    """Return the module whose passes can be used, or None where somebody records what is done."""
     if torch.compiler.is_compiling() or _transforming() or _tracing() or not _in_memory(a, b):
-        return False
-    return not isinstance(k, Tensor) or _is_constant(k)
+        return None
+    if isinstance(k, Tensor) and not _is_constant(k, a):
+        return None
+    if a.is_cpu:
+        return _kernels
+    return _triton if a.is_cuda and _triton.usable(loss, a, b) else _eager
 
 
-def _is_constant(k: Tensor) -> bool:
+def _is_constant(k: Tensor, a: Tensor) -> bool:
     """Tell whether `k` is one number that nothing is differentiated by."""
     derived = k.requires_grad or _unpack_dual(k).tangent is not None
-    return k.numel() == 1 and not derived and _in_memory(k)
+    return k.numel() == 1 and not derived and k.device == a.device and _in_memory(k)
 
 
 def _in_memory(*tensors: Tensor) -> bool:
-    """Tell whether these are ordinary tensors of the CPU, not empty and no wrappers."""
+    """Tell whether these are ordinary tensors, not empty ones of the CPU, and no wrappers."""
     try:
         for x in tensors:
-            if type(x) not in _PLAIN or not x.is_cpu or x.data_ptr() == 0:
+            # A wrapper has no address.
+            if type(x) not in _PLAIN or (x.data_ptr() == 0 and x.is_cpu):
                 return False
     except RuntimeError:
         return False
@@ -76,58 +86,53 @@ def _working_dtype(a: Tensor, b: Tensor) -> torch.dtype:
     return torch.float64 if double else torch.float32
 
 
-# -- by compiled kernels -----------------------------------------------------------------
+def _difference(a: Tensor, b: Tensor, k: float | Tensor) -> tuple[Tensor, float | Tensor]:
+    r = a - b
+    return r, k.to(r).expand_as(r) if isinstance(k, Tensor) else k
+
+
+# -- by passes ---------------------------------------------------------------------------
 
 
 class _Fused(torch.autograd.Function):
-    """Value and slope by one pass of a kernel each."""
+    """Value and slope by one pass each."""
 
     @staticmethod
-    def forward(ctx: Any, a: Tensor, b: Tensor, how: tuple[float, Loss, Reduction]) -> Any:
+    def forward(ctx: Any, a: Tensor, b: Tensor, how: tuple[Any, ...]) -> Any:
         ctx.save_for_backward(a, b)
         ctx.save_for_forward(a, b)
-        ctx.how = k, loss, reduction = how
-        dtype = _working_dtype(a, b)
-        x, y = _dense(a, dtype), _dense(b, dtype)
+        passes, loss, k, reduction, dtype = ctx.how = how
+        if a.is_cpu:
+            k = float(k)
         if reduction == "none":
-            return _kernels.values(loss, k, x, y)
-        total = _kernels.total(loss, k, x, y)
-        return torch.scalar_tensor(total / a.numel() if reduction == "mean" else total, dtype=dtype)
+            return passes.values(loss, k, a, b, dtype)
+        return passes.total(loss, k, a, b, 1.0 / a.numel() if reduction == "mean" else 1.0)
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> Any:
         a, b = ctx.saved_tensors
-        k, loss, reduction = ctx.how
+        passes, loss, k, reduction, _ = ctx.how
         factor = 1.0 / a.numel() if reduction == "mean" else 1.0
         if torch.is_grad_enabled() or not _in_memory(a, b, g):
             slope = g * factor * _slope(a, b, k, loss)
         else:
             # One number that is expanded, as by a sum, stays one number.
             each = g[(0,) * g.ndim] if g.ndim and not any(g.stride()) else g
-            dtype = g.dtype
-            x, y = _dense(a, dtype), _dense(b, dtype)
-            slope = _kernels.slopes(loss, k, x, y, factor, _dense(each, dtype))
+            slope = passes.slopes(loss, float(k) if a.is_cpu else k, a, b, factor, each)
         for_a, for_b, _ = ctx.needs_input_grad
         return slope if for_a else None, -slope if for_b else None, None
 
     @staticmethod
     def jvp(ctx: Any, da: Tensor, db: Tensor, *_: Any) -> Tensor:
         a, b = ctx.saved_tensors
-        k, loss, reduction = ctx.how
+        _, loss, k, reduction, _ = ctx.how
         change = _slope(a, b, k, loss) * (da - db)
         return change if reduction == "none" else getattr(change, reduction)()
 
 
-def _dense(x: Tensor, dtype: torch.dtype) -> Tensor:
-    """Return `x` with its elements in order in memory, itself where they are."""
-    if x.dtype is dtype and x.is_contiguous() and not x.is_neg():
-        return x
-    return x.to(dtype).resolve_neg().contiguous()
-
-
-def _slope(a: Tensor, b: Tensor, k: float, loss: Loss) -> Tensor:
+def _slope(a: Tensor, b: Tensor, k: float | Tensor, loss: Loss) -> Tensor:
     dtype = _working_dtype(a, b)
-    return _curve(a.to(dtype) - b.to(dtype), k, loss, 1)
+    return _curve(*_difference(a.to(dtype), b.to(dtype), k), loss, 1)
 
 
 # -- by the formula in torch -------------------------------------------------------------

@@ -52,7 +52,7 @@ def evaluate(
     if mask is not None or not (a.is_floating_point() and b.is_floating_point()):
         a, b = real_pair(a, b, mask, dtype)
     if weight is None and mask is None:
-        value = loss_of_difference(a, b, k, loss, reduction or "none")
+        value = loss_of_difference(a, b, k, loss, reduction or "none", dtype)
     else:
         value = loss_of_difference(a, b, k, loss, "none")
         value = weighted(value, weight, mask, reduction or "none")

@@ -43,26 +43,49 @@ _BLOCK = 2048
 _FAR = 1e39
 
 
-def values(loss: Loss, k: float, a: Tensor, b: Tensor) -> Tensor:
-    """Return the loss of each element of a - b, with tuning constant `k`.
-
-    Here and below the inputs are contiguous tensors of the CPU, all float32 or all float64.
-    """
+def values(loss: Loss, k: float, a: Tensor, b: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return the loss of each element of a - b, with tuning constant `k`, at least in `dtype`."""
+    a, b = _dense(a, b)
     out = torch.empty_like(a)
     _run("values", loss, k, a, b, a, out, 1.0)
     return out
 
 
-def total(loss: Loss, k: float, a: Tensor, b: Tensor) -> float:
-    """Return the sum of the losses of a - b."""
-    return _run("total", loss, k, a, b, a, a, 1.0)
+def total(loss: Loss, k: float, a: Tensor, b: Tensor, factor: float) -> Tensor:
+    """Return factor times the sum of the losses of a - b."""
+    a, b = _dense(a, b)
+    total = _run("total", loss, k, a, b, a, a, 1.0)
+    return torch.scalar_tensor(factor * total, dtype=a.dtype)
 
 
 def slopes(loss: Loss, k: float, a: Tensor, b: Tensor, factor: float, g: Tensor) -> Tensor:
     """Return factor g psi(a - b); a `g` of one element is the same for all."""
+    a, b, g = _dense(a, b, g)
     out = torch.empty_like(a)
     _run("slopes", loss, k, a, b, g, out, factor)
     return out
+
+
+def keeps_nan(loss: Loss, m: Any = _scalar) -> bool:
+    """Tell whether the formula of rho is NaN where its argument is."""
+    with np.errstate(all="ignore"):
+        return math.isnan(type(loss).rho1(math.nan, m, *loss.shape))
+
+
+def _dense(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """Return tensors of one dtype, float32 or float64, with their elements in order in memory.
+
+    Each is itself where it is such a tensor.
+    """
+    a, b = tensors[:2]
+    double = a.dtype is torch.float64 or b.dtype is torch.float64
+    dtype = torch.float64 if double else torch.float32
+    return tuple(
+        x
+        if x.dtype is dtype and x.is_contiguous() and not x.is_neg()
+        else x.to(dtype).resolve_neg().contiguous()
+        for x in tensors
+    )
 
 
 def _run(
@@ -268,12 +291,9 @@ def _launch(
 @functools.lru_cache(maxsize=512)
 def _bound(kind: Kind, loss: Loss, single: bool) -> tuple[int, NDArray[np.float64]]:
     """Return the address of a kernel of a loss, and its shape parameters."""
-    shape = loss.shape
-    with np.errstate(all="ignore"):
-        m: Any = _single if single else _scalar
-        keeps = math.isnan(type(loss).rho1(math.nan, m, *shape))
-    compiled = _kernel(kind, cast(Any, type(loss)), len(shape), single, keeps or not single)
-    return compiled.address, np.array(shape, dtype=np.float64)
+    keeps = not single or keeps_nan(loss, _single)
+    compiled = _kernel(kind, cast(Any, type(loss)), len(loss.shape), single, keeps)
+    return compiled.address, np.array(loss.shape, dtype=np.float64)
 
 
 @functools.cache

@@ -1,12 +1,14 @@
 """The Welsch loss for training beside Kornia's, torch's own losses, and the memory's speed.
 
 ``python -m tests.bench.bench_torch`` writes docs/explanation/torch_table.md (a few minutes with
-idle cores); ``--quick`` takes fewer repeats and no large size, and writes nothing. Kornia is
-timed where it is installed. All of a row is measured in turns, and a time is a median, so that
-what else runs on the machine falls on all alike.
+idle cores); ``--quick`` takes fewer repeats and no large size, and writes nothing; ``--gpu``
+measures on a GPU instead and writes docs/explanation/torch_gpu_table.md. Kornia is timed where it
+is installed. All of a row is measured in turns, and a time is a median, so that what else runs on
+the machine falls on all alike.
 """
 
 import argparse
+import functools
 import gc
 import importlib.util
 import os
@@ -189,6 +191,105 @@ def gpu_table():
     return lines
 
 
+def gpu_row(n, dtype, reduction, backward, speed, repeats=40):
+    """Return the median times in seconds on the GPU, and that of moving the bytes at `speed`."""
+    generator = torch.Generator("cuda").manual_seed(0)
+    a = torch.randn(n, generator=generator, device="cuda", dtype=dtype, requires_grad=True)
+    b = torch.randn(n, generator=generator, device="cuda", dtype=dtype)
+    upstream = torch.ones_like(b) if reduction == "none" else None
+    times = {name: [] for name in gpu_contestants()}
+    for repeat in range(repeats + 5):
+        for name, loss in gpu_contestants().items():
+            a.grad = None
+            begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            # Meanwhile all is queued, so that the time is that of the GPU and not of Python.
+            torch.cuda._sleep(3_000_000)
+            begin.record()
+            value = loss(a, b, reduction)
+            if backward:
+                value.backward(upstream)
+            end.record()
+            end.synchronize()
+            if repeat >= 5:
+                times[name].append(1e-3 * begin.elapsed_time(end))
+    found = {name: statistics.median(values) for name, values in times.items()}
+    moved = {("mean", False): 2, ("mean", True): 5, ("none", False): 3, ("none", True): 7}
+    found["floor"] = moved[reduction, backward] * n * dtype.itemsize / speed
+    return found
+
+
+@functools.cache
+def gpu_contestants():
+    """Return the losses by name, with ours compiled by torch as one more."""
+    return contestants() | {"ours, torch.compile": torch.compile(welsch_loss, dynamic=True)}
+
+
+def gpu_copy_speed(n=16_000_000, repeats=40):
+    """Return the bytes per second of a copy on the GPU between tensors of the largest size."""
+    a, b = torch.ones(n, device="cuda"), torch.zeros(n, device="cuda")
+    times = []
+    for _ in range(repeats):
+        other = torch.ones(n, device="cuda")
+        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        torch.cuda._sleep(3_000_000)
+        other.add_(1.0)
+        begin.record()
+        b.copy_(a)
+        end.record()
+        end.synchronize()
+        times.append(1e-3 * begin.elapsed_time(end))
+    return 8.0 * n / statistics.median(times)
+
+
+def first_call():
+    """Return the seconds of the first forward and backward pass of a process."""
+    a, b = torch.randn(1000, device="cuda", requires_grad=True), torch.randn(1000, device="cuda")
+    torch.cuda.synchronize()
+    begin = time.perf_counter()
+    welsch_loss(a, b, "mean").backward()
+    torch.cuda.synchronize()
+    return time.perf_counter() - begin
+
+
+def measured_gpu_page():
+    """Return the page of the times on this GPU."""
+    first = first_call()
+    speed = gpu_copy_speed()
+    names = [*gpu_contestants(), "floor"]
+    lines = [
+        "| dtype | n | reduction | pass | " + " | ".join(names) + " | ours / floor |"
+        + (" Kornia / ours |" if "Kornia" in names else ""),
+        "|---|--:|---|---|" + "--:|" * (len(names) + 1 + ("Kornia" in names)),
+    ]  # fmt: skip
+    for dtype in (torch.float32, torch.bfloat16):
+        for n in SIZES:
+            for reduction in ("mean", "none"):
+                for backward in (False, True):
+                    times = gpu_row(n, dtype, reduction, backward, speed)
+                    cells = [f"{1e6 * times[name]:,.1f}" for name in names]
+                    cells.append(f"{times['ours'] / times['floor']:.2f}")
+                    if "Kornia" in names:
+                        cells.append(f"{times['Kornia'] / times['ours']:.1f}")
+                    what = "forward + backward" if backward else "forward"
+                    kind = str(dtype).removeprefix("torch.")
+                    lines.append(f"| {kind} | {n:,} | {reduction} | {what} | {' | '.join(cells)} |")
+                    print(lines[-1], flush=True)
+    return "\n".join(
+        [
+            "---\norphan: true\n---\n",
+            "# The Welsch loss on a GPU\n",
+            "<!-- table -->\n",
+            f"Microseconds on the GPU, medians, on {torch.cuda.get_device_name()} with torch "
+            f"{torch.__version__}; Python's share is hidden behind the queue. A copy moves "
+            f"{speed / 1e12:.2f} TB/s, and `floor` is the time of what must be read and written "
+            f"at that speed. The first forward and backward pass of a process, kernels compiled, "
+            f"takes {first:.1f} s.\n",
+            *lines,
+            "",
+        ]
+    )
+
+
 def page(sizes, threads):
     """Return the page with both tables."""
     speeds = []
@@ -219,8 +320,14 @@ def page(sizes, threads):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="no large size, writes nothing")
+    parser.add_argument("--gpu", action="store_true", help="measure on a GPU instead")
     parser.add_argument("--out", type=Path, default=DOCS, help="default: docs/")
     args = parser.parse_args()
+    if args.gpu:
+        text = measured_gpu_page()
+        (args.out / "explanation").mkdir(parents=True, exist_ok=True)
+        (args.out / "explanation" / "torch_gpu_table.md").write_text(text, encoding="utf-8")
+        return
     threads = sorted({1, os.cpu_count() or 1})
     sizes = {n: repeats // 4 for n, repeats in SIZES.items() if n < 2e6} if args.quick else SIZES
     text = page(sizes, threads)
