@@ -78,6 +78,19 @@ class Data:
         """Number of observations, repetitions counted."""
         return float(self.freq.sum())
 
+    def take(self, rows: NDArray[np.intp]) -> Data:
+        """Return some of the rows, in the same units."""
+        A, b = self.A[rows], self.b[rows]
+        return replace(
+            self,
+            A=A,
+            b=b,
+            freq=self.freq[rows],
+            inv_sd=self.inv_sd[rows],
+            largest=_kernels.largest(A),
+            size=float(np.max(np.abs(b), initial=0.0)),
+        )
+
     def with_basis(self, basis: Array) -> Data:
         """Return the same data in coordinates of the row space."""
         A = self.A @ basis

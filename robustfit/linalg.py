@@ -109,8 +109,7 @@ def _minimum_norm_solution(A: Array, r: Array) -> tuple[Array, int]:
 
 def rank_tolerance(A: Array) -> float:
     """Return the relative size below which a singular value counts as zero."""
-    n, p = A.shape
-    return float(max(n, p) * EPS)
+    return float(max(A.shape[-2:]) * EPS)
 
 
 def column_scale(A: Array) -> Array:
@@ -124,9 +123,14 @@ def _exponent(x: Array) -> NDArray[np.int32]:
     return np.clip(np.where(x > 0.0, exponent, 0), -1022, 1022).astype(np.int32)
 
 
+def powers_of_two(x: Array) -> Array:
+    """Return the powers of two just above |x|, 1 for zero."""
+    return np.asarray(np.ldexp(1.0, _exponent(np.abs(x))))
+
+
 def power_of_two(x: float) -> float:
     """Return the power of two just above |x|, 1 for zero."""
-    return float(np.ldexp(1.0, int(_exponent(np.array(abs(x))))))
+    return float(powers_of_two(np.array(x)))
 
 
 def row_space(A: Array, w: Array) -> Array | None:

@@ -142,6 +142,26 @@ def test_any_contamination_ends_as_single_fits_end():
     assert len({single.status for single in singles}) > 1
 
 
+@pytest.mark.parametrize("shared", [False, True])
+def test_rows_far_out_end_as_single_fits_end(shared):
+    # A fifth of the rows on one far point, from where the others put it to far from there.
+    A, b = make(20, 60, 3, share=0.0, seed=8)
+    A[:, :12, 1:] = [1e4, -2e4]
+    b[:, :12] = np.linspace(0.0, 2e5, 20)[:, None]
+    b[:, :12] += A[:, :12] @ [1.0, 2.0, 3.0]
+    if shared:
+        A, b = A[0], b.T
+    batch = quiet(A, b, "tukey")
+    statuses = []
+    for i in range(20):
+        single = quiet(A if shared else A[i], b[:, i] if shared else b[i], "tukey")
+        x = batch.x[:, i] if shared else batch.x[i]
+        np.testing.assert_allclose(x, single.x, rtol=1e-8)
+        assert batch.status[i] is single.status
+        statuses.append(single.status)
+    assert {Status.CONVERGED, Status.NO_MAJORITY} <= set(statuses)
+
+
 def test_the_search_finds_the_s_scale_of_the_single_search():
     A, b = make(150, 30, 3, share=0.4, seed=7)
     loss = get_loss("tukey", breakdown=0.5)

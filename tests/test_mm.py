@@ -241,6 +241,85 @@ def test_the_rival_of_many_rows_is_looked_for_among_some():
     np.testing.assert_allclose(slopes, [-1.0, 3.0], atol=0.05)
 
 
+def with_far_rows(n=200, share=0.15, shift=6.0, other=0.3, seed=0, dummies=False):
+    """Return normal data, rows on one point far out that are off the plane, and other bad rows."""
+    rng = np.random.default_rng(seed)
+    A = np.column_stack([np.ones(n), rng.standard_normal((n, 4))])
+    if dummies:
+        A[:, 4] = np.arange(n) % 7 == 0
+    far, bad = int(share * n), int((share + other) * n)
+    b = A @ [3.0, -5.0, 8.0, 2.0, 10.0] + rng.standard_normal(n)
+    A[:far, 1:4] = [1e3, -1e3, 2e3]
+    b[:far] = A[:far] @ [3.0, -5.0, 8.0, 2.0, 10.0] + shift * np.sqrt(6e6 / n)
+    b[far:bad] = 1e6 * rng.standard_normal(bad - far)
+    return A, b, np.arange(n) >= bad
+
+
+@pytest.mark.parametrize("dummies", [False, True])
+@pytest.mark.parametrize("seed", range(3))
+def test_far_rows_that_the_others_contradict_make_no_majority(seed, dummies):
+    A, b, good = with_far_rows(shift=14.0, seed=seed, dummies=dummies)
+    clean = rf.irls(A[good], b[good], "linear")
+
+    def far(x):
+        return np.max(np.abs(x - clean.x) / clean.bse) > 5.0
+
+    with pytest.warns(rf.BasinWarning, match="30 rows far out in the design decide"):
+        fit = rf.irls(A, b)
+    assert fit.status is rf.Status.NO_MAJORITY
+    # The S-estimate holds all good rows besides, so that it has no rival that holds others.
+    assert far(fit.x)
+    assert np.min(fit.weights[good]) > 0.1
+    assert not all(far(x) for x, _ in fit.alternatives)
+
+
+def test_far_rows_that_the_others_predict_are_welcome():
+    for seed in range(6):
+        A, b, good = with_far_rows(shift=0.0, seed=seed)
+        fit = rf.irls(A, b)
+        assert fit.success
+        assert np.min(fit.weights[:30]) > 0.99
+        assert np.max(fit.weights[30:][~good[30:]]) < 1e-3
+
+
+def test_heavy_tailed_designs_raise_no_alarm():
+    rng = np.random.default_rng(5)
+    for _ in range(40):
+        A = np.column_stack([np.ones(50), rng.standard_cauchy((50, 2))])
+        assert rf.irls(A, rng.standard_normal(50)).status is rf.Status.CONVERGED
+
+
+def test_what_the_other_rows_do_not_determine_they_do_not_contradict():
+    A, b, _ = with_far_rows(other=0.0, shift=0.0)
+    A[:, 1] = 0.0
+    A[:30, 1] = 1e6 * np.arange(1, 31)
+    b[:30] += 1e9
+    assert rf.irls(A, b).success
+
+
+def test_far_rows_by_frequency_and_by_variance():
+    A, b, _ = with_far_rows(shift=14.0)
+    some = np.r_[0, 30:200]
+    counts = np.where(some == 0, 30, 1)
+    whole = np.repeat(np.arange(len(some)), counts)
+    spread = np.exp(np.sin(np.arange(200.0)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", rf.BasinWarning)
+        repeated = rf.irls(A[some][whole], b[some][whole])
+        counted = rf.irls(A[some], b[some], freq_weights=counts)
+        plain = rf.irls(A, b)
+        divided = rf.irls(A * spread[:, None], b * spread, var_weights=spread**-2)
+    for fit, other in ((counted, repeated), (divided, plain)):
+        assert fit.status is other.status is rf.Status.NO_MAJORITY
+        np.testing.assert_allclose(fit.x, other.x, rtol=1e-8)
+
+
+def test_far_rows_of_many():
+    A, b, _ = with_far_rows(n=12_000, share=0.1, shift=40.0)
+    with pytest.warns(rf.BasinWarning, match="1200 rows far out"):
+        assert rf.irls(A, b).status is rf.Status.NO_MAJORITY
+
+
 # -- estimators by name ------------------------------------------------------------------------
 
 

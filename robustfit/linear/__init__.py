@@ -15,7 +15,7 @@ from robustfit import scale as scales
 from robustfit._inputs import Data, prepare
 from robustfit._kernels import threads_of_our_own
 from robustfit._progress import Bar, progress_bar
-from robustfit.linear import _batch, _guard, _problem
+from robustfit.linear import _batch, _far, _guard, _problem
 from robustfit.linear._assemble import Outcome, assemble
 from robustfit.linear._batch import BatchResult
 from robustfit.linear._gnc import graduated
@@ -458,6 +458,11 @@ def _mm(
     divided = _guard.rivals(m_problem, s_fit, s_loss)
     if divided:
         return replace(outcome, state=replace(final, status=Status.NO_MAJORITY), note=divided)
+    contradiction = _far.contradicted(ended, s_fit, s_loss, final, solve)
+    if contradiction is not None:
+        s_fit, divided = contradiction
+        divided_state = replace(final, status=Status.NO_MAJORITY)
+        return replace(outcome, state=divided_state, s_fit=s_fit, note=divided)
     if verdict.kept is None:
         return outcome
     low = verdict.kept < _guard.LOWEST and verdict.inflation is None

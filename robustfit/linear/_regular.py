@@ -23,7 +23,7 @@ from robustfit._inputs import matrix
 from robustfit._kernels import LARGE_ELEMENTS
 from robustfit._kernels._loss import pointer
 from robustfit.compare import difference_variance
-from robustfit.linear import _guard, _problem, _small
+from robustfit.linear import _far, _guard, _problem, _small
 from robustfit.linear._problem import Array
 from robustfit.losses import Linear, Loss, get_loss
 from robustfit.starts import _subsets
@@ -277,6 +277,7 @@ class Plan:
         nit = self._iterate(block, self.loss, x, s, regular)
         if self.scale == "s" and self.s_loss is not None and not self.loss.convex:
             self._watch(block, self.s_loss, start, x, s, regular)
+            regular &= ~self._hang_on_few(block, x, s)
         u = block.standardised(x, s)
         weights = np.asarray(self.loss.weight(u))
         regular &= block.mean(weights) ** 2 * block.nobs >= p * block.mean(weights**2)
@@ -363,6 +364,20 @@ class Plan:
             calm &= moved <= longest / block.df
             x, before = after, loss
         return x, calm
+
+    def _hang_on_few(self, block: Block, x: Array, s: Array) -> Flags:
+        """Tell where rows far out in the design decide about the fit: others may disagree."""
+        far, Z = _far.far_rows(block.design.transpose(0, 2, 1), block.freq)
+        held = far & (np.abs(block.standardised(x, s)) < _far.BELIEVED)
+        out = np.asarray(np.any(held, axis=1))
+        some = np.flatnonzero(out)
+
+        def of(values: NDArray[Any]) -> NDArray[Any]:
+            return values if len(values) == 1 else values[some]
+
+        if len(some):
+            out[some] = _far.dominate(of(Z), of(far), held[some], of(block.freq))
+        return out
 
     def _no_crowd(self, block: Block, rest: Flags, s: Array) -> Flags:
         """Tell where the rows left out have no smaller S-scale of their own."""

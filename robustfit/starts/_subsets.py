@@ -46,27 +46,43 @@ def typical(x: Array) -> float:
     return linalg.power_of_two(float(np.median(size))) if len(size) else 1.0
 
 
-def preconditioner(A: Array) -> Array:
+def preconditioner(A: Array, freq: Array | None = None) -> Array:
     """Return M such that the bulk of the rows of A M is well conditioned.
 
     Columns are divided by their typical size, and rows larger than the median row shrunk to
     it, so that neither units nor leverage points matter; M is the inverse of the triangular
-    factor of what remains.
+    factor of what remains. A may be a stack of designs, `freq` how often each row counts.
     """
-    unit = np.array([typical(column) for column in A.T])
+    n, p = A.shape[-2:]
+    freq = np.ones(n) if freq is None else freq
+    size = np.sort(np.abs(A), axis=-2)
+    zeros = np.sum(size == 0.0, axis=-2, keepdims=True)
+    middle = np.minimum((zeros + n) // 2, n - 1)
+    unit = linalg.powers_of_two(np.take_along_axis(size, middle, axis=-2))
     scaled = A / unit
-    norm = np.max(np.abs(scaled), axis=1)
-    # Rows of zeros say nothing about the size of the others.
-    bulk = np.median(norm[norm > 0.0]) if np.any(norm > 0.0) else 1.0
-    scaled *= (bulk / np.maximum(norm, bulk))[:, None]
-    R = np.asarray(np.linalg.qr(scaled, mode="r"))
-    pivots = np.abs(np.diagonal(R))
-    if not np.min(pivots) > linalg.rank_tolerance(A) * np.max(pivots):
-        return np.diag(1.0 / unit)
+    norm = np.max(np.abs(scaled), axis=-1)
+    bulk = median(norm, freq)[..., None]
+    scaled *= (bulk / np.maximum(norm, bulk) * np.sqrt(freq))[..., None]
     # Rows of order one: R grows with the root of the number of rows.
-    R = R / linalg.power_of_two(math.sqrt(len(A)))
+    R = np.linalg.qr(scaled, mode="r") / np.sqrt(np.sum(freq, axis=-1))[..., None, None]
+    pivots = np.abs(np.diagonal(R, axis1=-2, axis2=-1))
+    poor = ~(np.min(pivots, axis=-1) > linalg.rank_tolerance(A) * np.max(pivots, axis=-1))
+    R = np.where(poor[..., None, None], np.eye(p), R)
     # Elimination of a triangle is back substitution alone; LAPACK's own wakes the threads of BLAS.
-    return np.asarray(np.linalg.solve(R, np.eye(len(R))) / unit[:, None])
+    return np.asarray(np.linalg.solve(R, np.eye(p)) / np.swapaxes(unit, -1, -2))
+
+
+def median(values: Array, freq: Array) -> Array:
+    """Return the lower medians of the positive values along the last axis, 1 for none.
+
+    Each value counts `freq` times; rows of zeros say nothing about the size of the others.
+    """
+    counts = np.where(values > 0.0, freq, 0.0)
+    order = np.argsort(values, axis=-1)
+    share = np.cumsum(np.take_along_axis(counts, order, axis=-1), axis=-1)
+    middle = np.argmax(share >= 0.5 * share[..., -1:], axis=-1)[..., None]
+    found = np.take_along_axis(values, np.take_along_axis(order, middle, axis=-1), axis=-1)
+    return np.asarray(np.where(share[..., -1] > 0.0, found[..., 0], 1.0))
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,165 @@
+"""Rows far out in the design, on which a fit may hang though the others contradict them.
+
+Rows that are far enough out determine coefficients by themselves, however few they are. An
+S-estimate that goes through such a group fits all of it, and follows the other rows less closely:
+with a tenth of the rows on one point the bias can be ten standard errors, and no row is rejected.
+But where few rows dominate a coefficient, the others are an independent estimate of it. If the
+two differ by more than the second one's error allows, the data are divided.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import special
+
+from robustfit import covariance, linalg
+from robustfit import scale as scales
+from robustfit._inputs import Data
+from robustfit._kernels import row_blocks
+from robustfit.linear._guard import m_scale
+from robustfit.linear._problem import Array, Problem, State, fixed_scale
+from robustfit.losses import Loss
+from robustfit.result import Status
+from robustfit.starts import SFit, _subsets
+
+Solve = Callable[[Problem, Array], State]
+Flags = NDArray[np.bool_]
+
+# Calibrated by tests/bench/basin_guard.py and tests/bench/breakdown.py.
+# A row is far if its squared norm is so many times the median, in coordinates in which the bulk
+# of the rows is of order one in every direction.
+FAR = 10.0
+# Far rows dominate where their information is so many times that of the others.
+DOMINANCE = 10.0
+# They are contradicted if the other rows differ so much with this probability.
+LEVEL = 1e-4
+# The fit believes the rows within so many scales.
+BELIEVED = 2.5
+
+
+def contradicted(
+    problem: Problem, s_fit: SFit, s_loss: Loss, state: State, solve: Solve
+) -> tuple[SFit, str] | None:
+    """Tell whether far rows decide about the fit although the others differ from them.
+
+    Parameters
+    ----------
+    problem : Problem
+        With the loss and the scale of the fit.
+    s_fit, s_loss : SFit, Loss
+        The S-estimate and its loss.
+    state : State
+        The fit.
+    solve : callable
+        ``solve(problem, x)`` runs the M-step from x.
+
+    Returns
+    -------
+    tuple of (SFit, str), or None
+        The S-estimate with the fit of the other rows among its alternatives, and a warning.
+    """
+    data = problem.data
+    far = _far_rows(data)
+    held = np.flatnonzero(far)
+    t = np.abs(data.b[held] - data.A[held] @ state.x) * data.inv_sd[held]
+    held = held[t < BELIEVED * state.scale]
+    if len(held) == 0:
+        return None
+    rest = data.take(np.flatnonzero(~far & (data.freq > 0.0)))
+    basis = linalg.row_space(rest.A, rest.row_weights)
+    if basis is not None:
+        # What the other rows do not determine, they cannot contradict.
+        rest = rest.with_basis(basis)
+    reduce = np.eye(len(state.x)) if basis is None else basis
+    A = data.A[held] @ reduce * np.sqrt(data.row_weights[held])[:, None]
+    if not rest.nobs > 2.0 * A.shape[1] or len(_dominated(A, rest.A, rest.row_weights)) == 0:
+        return None
+    x = reduce.T @ state.x
+    t = (rest.b - rest.A @ x) * rest.inv_sd
+    scale = float(scales.m_scale(t, loss=s_loss, breakdown=0.5, ddof=len(x), weights=rest.freq))
+    if not scale > 0.0:
+        return None
+    alone = replace(problem, data=rest, rule=fixed_scale("s", scale), recent={})
+    after = solve(alone, x)
+    if after.status is not Status.CONVERGED:
+        return None
+    step = after.x - x
+    chi2, q = _distance(alone, after, A, step)
+    if q == 0 or special.fdtrc(q, rest.nobs - len(x), chi2 / q) > LEVEL:
+        return None
+    x = state.x + reduce @ step
+    scale = m_scale(problem, x, s_loss)
+    found = sorted([*s_fit.alternatives, (x, scale)], key=lambda fit: fit[1])
+    note = (
+        f"{len(held)} rows far out in the design decide about the fit, and the others do not "
+        f"predict them: the fit without these, with S-scale {scale * data.unit:.4g}, is "
+        f"{math.sqrt(chi2):.1f} of its standard errors away; see fit.alternatives"
+    )
+    return replace(s_fit, alternatives=tuple(found)), note
+
+
+def far_rows(A: Array, freq: Array) -> tuple[Flags, Array]:
+    """Return which rows of a design, or of a stack of designs, are far out, and coordinates.
+
+    In those, the bulk of the rows is of order one in every direction.
+    """
+    Z = A @ _subsets.preconditioner(A, freq)
+    square = np.sum(Z * Z, axis=-1)
+    return (square > FAR * _subsets.median(square, freq)[..., None]) & (freq > 0.0), Z
+
+
+def dominate(Z: Array, far: Flags, believed: Flags, freq: Array) -> Flags:
+    """Tell of each of a stack of designs whether far rows that are believed may dominate."""
+    w = freq * np.where(far, believed, -DOMINANCE)
+    return np.asarray(np.linalg.eigvalsh((Z * w[..., None]).swapaxes(-1, -2) @ Z)[..., -1] > 0.0)
+
+
+def _far_rows(data: Data) -> Flags:
+    """Return which rows are far out, by the coordinates of some if there are many."""
+    n, p = data.A.shape
+    if n <= _subsets.LARGE:
+        return far_rows(data.A * data.inv_sd[:, None], data.freq)[0]
+    some = _subsets.pool(data.A, np.random.default_rng(0))
+    M = _subsets.preconditioner(data.A[some] * data.inv_sd[some, None], data.freq[some])
+    square = np.empty(n)
+    for rows in row_blocks(n, p):
+        square[rows] = np.sum((data.A[rows] @ M) ** 2, axis=1)
+    square *= data.inv_sd**2
+    middle = float(_subsets.median(square[some], data.freq[some]))
+    return np.asarray((square > FAR * middle) & (data.freq > 0.0))
+
+
+def _dominated(A: Array, others: Array, w: Array) -> Array:
+    """Return R such that R x are the combinations that the rows of A dominate."""
+    half = linalg.inverse_root(others, w)
+    _, singular, Vt = np.linalg.svd(A @ half, full_matrices=False)
+    # H H' = G^-1 for the Gram matrix G of the others, so that H^-1 = H'G.
+    root = others * np.sqrt(w)[:, None]
+    return np.asarray((Vt[singular**2 >= DOMINANCE] @ half.T) @ (root.T @ root))
+
+
+def _distance(problem: Problem, state: State, A: Array, step: Array) -> tuple[float, int]:
+    """Return Wald's statistic of the step in what the rows of A dominate, and the dimension."""
+    data = problem.data
+    resid = problem.residuals(state.x)
+    weights = data.row_weights * problem.loss.weight(resid * data.inv_sd / state.scale)
+    R = _dominated(A, data.A, weights)
+    if len(R) == 0:
+        return 0.0, 0
+    fitted = covariance.Fitted(
+        A=data.A,
+        resid=resid,
+        freq=data.freq,
+        inv_sd=data.inv_sd,
+        adjusted=False,
+        loss=problem.loss,
+        scale=state.scale,
+        root_weights=weights,
+    )
+    gap = R @ step
+    return float(gap @ np.linalg.solve(R @ covariance.covariance(fitted, "w") @ R.T, gap)), len(R)
