@@ -48,6 +48,7 @@ PUBLIC = [
     "robustfit.losses",
     "robustfit.scale",
     "robustfit.datasets",
+    "robustfit.compat",
     "robustfit.formula",
     "robustfit.sklearn",
     "robustfit.plot",

@@ -8,7 +8,7 @@ import importlib
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
-from robustfit import datasets, losses, scale
+from robustfit import compat, datasets, losses, scale
 from robustfit.exceptions import BasinWarning, ConvergenceWarning, RankWarning
 from robustfit.linear import BatchResult, irls
 from robustfit.losses import get_loss, scipy_loss
@@ -45,6 +45,7 @@ __all__ = [
     "Status",
     "__version__",
     "anova",
+    "compat",
     "curve_fit",
     "datasets",
     "fit",

@@ -37,6 +37,8 @@ class RobustRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         the intercept if there is one.
     scale : str, float or callable, default: "auto"
         The residual scale; see `robustfit.irls`.
+    s_loss : str or Loss, optional
+        Loss of the S-estimate; see `robustfit.irls`.
     fit_intercept : bool, default: True
         Whether there is an intercept.
     ridge : float, default: 0.0
@@ -116,6 +118,7 @@ class RobustRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         method: Any = None,
         start: Any = "auto",
         scale: Any = "auto",
+        s_loss: str | Loss | None = None,
         fit_intercept: bool = True,
         ridge: float = 0.0,
         leverage: bool = False,
@@ -130,6 +133,7 @@ class RobustRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         self.method = method
         self.start = start
         self.scale = scale
+        self.s_loss = s_loss
         self.fit_intercept = fit_intercept
         self.ridge = ridge
         self.leverage = leverage
@@ -188,6 +192,7 @@ class RobustRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
                 method=self.method,
                 start=self.start,
                 scale=self.scale,
+                s_loss=self.s_loss,
                 freq_weights=sample_weight,
                 leverage=self.leverage,
                 ridge=penalty if np.any(penalty) else 0.0,
