@@ -1,6 +1,7 @@
 """Sphinx configuration. Build with ``sphinx-build -W --keep-going docs docs/_build/html``."""
 
 import importlib
+import re
 from importlib.metadata import version as installed_version
 from pathlib import Path
 
@@ -89,6 +90,12 @@ def write_generated(*_: object) -> None:
     (folder / "names.rst").write_text(names_pages(), encoding="utf-8")
 
 
+def skip_generated(app: Sphinx, what: str, name: str, *_: object) -> bool | None:
+    """Leave out the methods that scikit-learn makes: their text links into its own pages."""
+    return True if re.fullmatch(r"set_\w+_request", name) else None
+
+
 def setup(app: Sphinx) -> None:
+    app.connect("autodoc-skip-member", skip_generated)
     # Sphinx lists its source files right after this event: later would miss the new ones.
     app.connect("config-inited", write_generated)
