@@ -8,7 +8,6 @@ import math
 from typing import Any
 
 import numba
-import numpy as np
 from numba.extending import register_jitable
 
 from robustfit import _scalar
@@ -37,52 +36,12 @@ def dot(a: Any, b: Any) -> Any:
 
 
 @register_jitable
-def padded(p: Any, m: Any) -> Any:
-    """Return an empty block of p rows and at least m columns.
-
-    Rows whose distance is a power of two would evict one another from the cache.
-    """
-    return np.empty((p, m + 8))
-
-
-@_jit
-def transpose(A: Any, low: Any, count: Any, block: Any) -> None:
-    """Copy `count` rows of A from `low` on to the columns of a block, and zeros after them."""
-    p, m = block.shape
-    rows = A[low : low + count]
-    if A.strides[1] <= A.strides[0]:
-        for i in range(count):
-            for j in range(p):
-                block[j, i] = rows[i, j]
-    else:
-        for j in range(p):
-            for i in range(count):
-                block[j, i] = rows[i, j]
-    for j in range(p):
-        for i in range(count, m):
-            block[j, i] = 0.0
-
-
-@register_jitable
 def part(values: Any, low: Any, count: Any, out: Any) -> None:
     """Copy `count` values from `low` on, and zeros after them."""
     for i in range(count):
         out[i] = values[low + i]
     for i in range(count, len(out)):
         out[i] = 0.0
-
-
-@_contracted
-def times_triangle(At: Any, M: Any, out: Any) -> None:
-    """Set out to the transpose of A M for an upper triangle M."""
-    for j in range(len(M)):
-        mixed = out[j]
-        for i in range(len(mixed)):
-            mixed[i] = 0.0
-        for l in range(j + 1):
-            column, factor = At[l], M[l, j]
-            for i in range(len(mixed)):
-                mixed[i] += column[i] * factor
 
 
 @_contracted
@@ -186,20 +145,6 @@ def gram(At: Any, w: Any, T: Any, S: Any, G: Any) -> None:
 
 
 @_jit
-def row_residuals(A: Any, b: Any, x: Any, r: Any) -> None:
-    """Set r = b - A x for a design in rows."""
-    n, p = A.shape
-    block, right, t = padded(p, BLOCK), np.empty(BLOCK), np.empty(BLOCK)
-    for low in range(0, n, BLOCK):
-        count = min(BLOCK, n - low)
-        transpose(A, low, count, block)
-        part(b, low, count, right)
-        residuals(block, right, x, t)
-        for i in range(count):
-            r[low + i] = t[i]
-
-
-@_jit
 def row_largest(A: Any, top: Any, defect: Any) -> None:
     """Raise top to the largest |A| of each column; defect becomes NaN where one is not finite."""
     n, p = A.shape
@@ -215,24 +160,6 @@ def row_largest(A: Any, top: Any, defect: Any) -> None:
                 a = math.fabs(A[i, j])
                 top[j] = max(top[j], a)
                 defect[j] += a - a
-
-
-@_jit
-def row_gram(A: Any, w: Any, r: Any, G: Any, g: Any) -> None:
-    """Add A'WA to the lower triangle of G, and A'Wr to g, for a design in rows."""
-    n, p = A.shape
-    block, T, S = padded(p, BLOCK), np.empty((3, BLOCK)), np.empty((3, 3))
-    v, t = np.empty(BLOCK), np.empty(BLOCK)
-    for low in range(0, n, BLOCK):
-        count = min(BLOCK, n - low)
-        transpose(A, low, count, block)
-        part(w, low, count, v)
-        part(r, low, count, t)
-        add_gram(block, v, 0, BLOCK, T, S, G)
-        for i in range(BLOCK):
-            t[i] *= v[i]
-        for j in range(p):
-            g[j] += dot(t, block[j])
 
 
 @_jit

@@ -12,9 +12,9 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from robustfit._kernels import _dense, _loss
-from robustfit._kernels._loss import ALL, CURVE, FAR, pointer, values
-from robustfit._kernels._threads import WIDE, in_threads
+from robustfit._kernels import _dense, _loss, _tiles
+from robustfit._kernels._loss import ALL, CURVE, FAR, WEIGHT, compiles, pointer, values
+from robustfit._kernels._threads import added_in_threads, in_threads
 from robustfit.losses import Loss
 from robustfit.losses._compiled import named
 
@@ -22,11 +22,15 @@ Array = NDArray[np.float64]
 
 #: Designs of more elements go through the compiled pass: for fewer, NumPy is as fast.
 LARGE_ELEMENTS = 300_000
-# Rows that a thread takes at a time.
-_CHUNK = 1 << 15
-# Elements of a block of rows: its weighted copy should stay in the second-level cache. But so many
-# rows at least, or the products of a wide design are slow.
+# Rows that a thread takes at a time: at most the first, and elements, unless they are so few rows.
+_CHUNK, _CHUNK_ELEMENTS, _FEW_ROWS = 1 << 15, 1 << 20, 1 << 10
+# Rows of a block: they and what is computed of them stay in the first-level cache, or for a wide
+# design in the second, and the next come from memory meanwhile.
+_BLOCK = 128
+# Elements of a block of rows that NumPy works on, but so many rows at least.
 _BLOCK_ELEMENTS, _BLOCK_ROWS = 1 << 15, 256
+# What a pass is for, beside the kinds of values of a loss: weights that are given, and residuals.
+_GIVEN, _RESIDUALS = 3, 4
 
 
 def block_rows(p: int) -> int:
@@ -47,19 +51,23 @@ class Sums(NamedTuple):
     Attributes
     ----------
     rho : float
-        sum count rho(u).
+        sum count rho(u), NaN where the residuals were asked for.
     slope : float
-        sum count psi(u) u.
+        sum count psi(u) u, NaN where the residuals were asked for.
     gram : ndarray of shape (p, p)
         A'WA, W = weight w(u), or weight psi'(u) for a Newton step.
     gradient : ndarray of shape (p,)
         A'Wr with W = weight w(u), in units of b.
+    drift : ndarray of shape (p,)
+        A'Wr with W = weight psi'(u), where a Newton step and the residuals were asked for: by so
+        much the gradient falls where the scale grows by a factor of e, less the gradient itself.
     """
 
     rho: float
     slope: float
     gram: Array
     gradient: Array
+    drift: Array | None = None
 
 
 @dataclass(frozen=True)
@@ -69,7 +77,7 @@ class RowSums:
     Attributes
     ----------
     A : ndarray of shape (n, p)
-        Design, in any layout.
+        Design, in any layout, float32 or float64.
     b : ndarray of shape (n,)
         Response.
     loss : Loss
@@ -84,7 +92,7 @@ class RowSums:
         An upper triangle M; `Sums.gram` and `Sums.gradient` are then those of A M.
     """
 
-    A: Array
+    A: NDArray[Any]
     b: Array
     loss: Loss
     count: Array | None = None
@@ -92,71 +100,107 @@ class RowSums:
     weight: Array | None = None
     basis: Array | None = None
 
-    def __call__(self, x: Array, s: float, newton: bool = False) -> Sums:
-        """Return the sums at (x, s); the Gram matrix is that of a Newton step if asked."""
-        n, p = self.A.shape
-        small = n * max(p, 1) <= LARGE_ELEMENTS
-        sums = self._by_numpy if small or p > WIDE else self._compiled
-        return sums(x, s, newton)
+    def __call__(
+        self, x: Array, s: float, newton: bool = False, resid: Array | None = None
+    ) -> Sums:
+        """Return the sums at (x, s); the Gram matrix is that of a Newton step if asked.
 
-    def _by_numpy(self, x: Array, s: float, newton: bool) -> Sums:
+        The residuals go to `resid` (n,), if that is given.
+        """
+        few = self.A.size <= LARGE_ELEMENTS and len(self.A) <= LARGE_ELEMENTS
+        sums = self._by_numpy if few or not compiles(self.loss) else self._compiled
+        return sums(x, s, newton, resid)
+
+    def _by_numpy(self, x: Array, s: float, newton: bool, resid: Array | None) -> Sums:
         p = len(x)
-        rho, slope, G, g = 0.0, 0.0, np.zeros((p, p)), np.zeros(p)
+        rho, slope, G, g, h = 0.0, 0.0, np.zeros((p, p)), np.zeros(p), np.zeros(p)
         for rows in row_blocks(*self.A.shape):
             block = self.A[rows]
             r = self.b[rows] - block @ x
             u = np.clip(_times(r, self.factor, rows) / s, -FAR, FAR)
-            robust = self.loss.weight(u)
-            rho += float(np.sum(_times(self.loss.rho(u), self.count, rows)))
-            slope += float(np.sum(_times(robust * u * u, self.count, rows)))
+            w = robust = self.loss.weight(u)
+            if resid is None:
+                rho += float(np.sum(_times(self.loss.rho(u), self.count, rows)))
+                slope += float(np.sum(_times(robust * u * u, self.count, rows)))
+            else:
+                resid[rows], rho, slope = r, math.nan, math.nan
             w = _times(robust, self.weight, rows)
             W = _times(self.loss.dpsi(u), self.weight, rows) if newton else w
             block = block if self.basis is None else block @ self.basis
             G += (block * W[:, None]).T @ block
             g += (w * r) @ block
-        return Sums(rho, slope, G, g)
+            h += (W * r) @ block
+        return Sums(rho, slope, G, g, h if newton and resid is not None else None)
 
-    def _compiled(self, x: Array, s: float, newton: bool) -> Sums:
-        (n, p), loss, none = self.A.shape, self.loss, np.empty(0)
-        count, factor, weight = (
-            none if a is None else a for a in (self.count, self.factor, self.weight)
-        )
-        basis = np.empty((0, 0)) if self.basis is None else self.basis
-        address, c, shape = pointer(loss)
-        fold = _fold()
-
-        def work(part: slice) -> Array:
-            out = np.zeros(2 + p + p * p)
-            fold(
-                address, self.A[part], self.b[part], count[part], factor[part], weight[part], basis,
-                x, s, newton, c, shape, out,
-            )  # fmt: skip
-            return out
-
-        total = sum(in_threads(work, n, _CHUNK, n * (30.0 + p * p)))
-        G = total[2 + p :].reshape(p, p)
-        G = G + np.tril(G, -1).T
-        return Sums(float(total[0]), float(total[1]), G, total[2 : 2 + p])
+    def _compiled(self, x: Array, s: float, newton: bool, resid: Array | None) -> Sums:
+        p = len(x)
+        address, c, shape = pointer(self.loss)
+        kind = ALL if resid is None else WEIGHT
+        total = _pass(
+            kind, self.A, self.b, x, (self.count, self.factor, self.weight), self.basis, resid,
+            newton, (address, s, c, shape),
+        )  # fmt: skip
+        rho, slope = (total[-1, 0], total[-1, 1]) if resid is None else (math.nan, math.nan)
+        drift = total[-2, :p] if newton and resid is not None else None
+        return Sums(float(rho), float(slope), _symmetric(total, p), total[-3, :p], drift)
 
 
-def residuals(A: Array, b: Array, x: Array) -> Array:
-    """Return b - A x."""
+def _pass(
+    kind: int,
+    A: NDArray[Any],
+    b: Array,
+    x: Array,
+    weights: tuple[Array | None, Array | None, Array | None],
+    basis: Array | None = None,
+    resid: Array | None = None,
+    newton: bool = False,
+    loss: tuple[int, float, float, Array] = (0, 1.0, 1.0, np.empty(0)),
+) -> Array:
+    """Return what `_fold` adds up, over all rows."""
     n, p = A.shape
-    if n * p <= LARGE_ELEMENTS or p > WIDE:
+    none, width = np.empty(0), -(-p // _tiles.WIDTH) * _tiles.WIDTH
+    count, factor, own = (none if a is None else a for a in weights)
+    out_resid = none if resid is None else resid
+    M = np.empty((0, 0)) if basis is None else basis
+    padded = np.zeros(width)
+    padded[:p] = x
+    fold = _fold(A.dtype.char)
+    sizes = (3, _tiles.WIDTH) if kind == _RESIDUALS else (width + 3, max(width, _tiles.WIDTH))
+
+    def work(part: slice) -> Array:
+        out = np.zeros(sizes)
+        # Other vectors would not vectorise; of these only a part is copied at a time.
+        right, f, k, v = (np.ascontiguousarray(a[part]) for a in (b, count, factor, own))
+        fold(kind, newton, *loss, A[part], right, padded, f, k, v, M, out_resid[part], out)
+        return out
+
+    return np.asarray(added_in_threads(work, n, _chunk(p), n * (30.0 + p * p)))
+
+
+def _chunk(p: int) -> int:
+    """Return how many rows a thread takes at a time: many enough for p x p sums not to count."""
+    rows = min(_CHUNK, max(_CHUNK_ELEMENTS // max(p, 1), _FEW_ROWS))
+    return -(-rows // _BLOCK) * _BLOCK
+
+
+def _symmetric(total: Array, p: int) -> Array:
+    G = np.tril(total[:p, :p])
+    return G + np.tril(G, -1).T
+
+
+def residuals(A: NDArray[Any], b: Array, x: Array) -> Array:
+    """Return b - A x."""
+    if A.size <= LARGE_ELEMENTS:
         return np.asarray(b - A @ x)
-    r = np.empty(n)
-
-    def work(rows: slice) -> None:
-        _dense.row_residuals(A[rows], b[rows], x, r[rows])
-
-    in_threads(work, n, _CHUNK, 2.0 * n * p)
+    r = np.empty(len(b))
+    _pass(_RESIDUALS, A, b, x, (None, None, None), resid=r)
     return r
 
 
-def largest(A: Array) -> Array:
+def largest(A: NDArray[Any]) -> Array:
     """Return the largest absolute value of each column, NaN where one is not finite."""
     n, p = A.shape
-    if n * p <= LARGE_ELEMENTS:
+    if A.size <= LARGE_ELEMENTS:
         top = np.max(np.abs(A), axis=0, initial=0.0)
         return np.where(np.isfinite(top), top, np.nan)
 
@@ -168,28 +212,18 @@ def largest(A: Array) -> Array:
     return np.asarray(np.max(in_threads(work, n, _CHUNK, 2.0 * n * p), axis=0))
 
 
-def gram(A: Array, w: Array, r: Array) -> tuple[Array, Array]:
+def gram(A: NDArray[Any], w: Array, r: Array) -> tuple[Array, Array]:
     """Return A'WA and A'Wr in one pass over the rows."""
     n, p = A.shape
-    compiled = n * p > LARGE_ELEMENTS and p <= WIDE
-
-    def work(rows: slice) -> tuple[Array, Array]:
-        block, v, right = A[rows], w[rows], r[rows]
-        if not compiled:
-            weighted = block * v[:, None]
-            return weighted.T @ block, weighted.T @ right
-        G, g = np.zeros((p, p)), np.zeros(p)
-        _dense.row_gram(block, v, right, G, g)
-        return G + np.tril(G, -1).T, g
-
-    if compiled:
-        parts = in_threads(work, n, _CHUNK, n * (10.0 + p * p))
-    else:
-        parts = [work(rows) for rows in row_blocks(n, p)]
+    if A.size > LARGE_ELEMENTS:
+        total = _pass(_GIVEN, A, r, np.zeros(p), (None, None, w))
+        return _symmetric(total, p), total[-3, :p]
     G, g = np.zeros((p, p)), np.zeros(p)
-    for more_G, more_g in parts:
-        G += more_G
-        g += more_g
+    for rows in row_blocks(n, p):
+        block = A[rows]
+        weighted = block * w[rows, None]
+        G += weighted.T @ block
+        g += weighted.T @ r[rows]
     return G, g
 
 
@@ -238,66 +272,101 @@ def _times(values: Array, factor: Array | None, rows: slice) -> Array:
 
 
 @functools.cache
-def _fold() -> Callable[..., Any]:
-    """Return the compiled pass, the same for every loss."""
-    # One version for every layout, read-only or not: the block is copied anyway.
-    vector = numba.types.Array(numba.float64, 1, "A", readonly=True)
+def _fold(kind: str) -> Callable[..., Any]:
+    """Return the compiled pass over a design of this kind of numbers, the same for every loss."""
+    # One version for every layout, read-only or not.
+    number = numba.float32 if kind == "f" else numba.float64
+    design = numba.types.Array(number, 2, "A", readonly=True)
     matrix = numba.types.Array(numba.float64, 2, "A", readonly=True)
+    vector = numba.types.Array(numba.float64, 1, "C", readonly=True)
     signature = numba.void(
-        numba.int64, matrix, vector, vector, vector, vector, matrix, vector, numba.float64,
-        numba.boolean, numba.float64, numba.types.Array(numba.float64, 1, "C", readonly=True),
-        numba.float64[::1],
+        numba.int64, numba.boolean, numba.int64, numba.float64, numba.float64, vector, design,
+        vector, vector, vector, vector, vector, matrix, numba.float64[::1], numba.float64[:, ::1],
     )  # fmt: skip
+    aligned, address = kind == "d", _tiles.address
 
     @numba.njit(signature, nogil=True, cache=True, error_model="numpy")
-    @named(_dense.STAMP, _loss.STAMP)
+    @named(kind, _dense.STAMP, _loss.STAMP, _tiles.STAMP)
     def fold(
-        loss: Any, A: Any, b: Any, count: Any, factor: Any, own: Any, M: Any, x: Any, s: Any,
-        newton: Any, c: Any, shape: Any, out: Any,
+        kind: Any, newton: Any, loss: Any, s: Any, c: Any, shape: Any, A: Any, b: Any, x: Any,
+        count: Any, factor: Any, own: Any, M: Any, resid: Any, out: Any,
     ) -> None:  # fmt: skip
-        """Add the sums of `Sums` to out, one after the other; G is a lower triangle."""
-        n, p = A.shape
-        m = _dense.BLOCK
-        block, mixed = _dense.padded(p, m), _dense.padded(p if len(M) > 0 else 0, m)
-        bk, r, t, q, w = np.empty(m), np.empty(m), np.empty(m), np.empty(m), np.empty(m)
+        """Add to out: G (a lower triangle), and in the rows after it g, the drift, rho and slope.
+
+        Where the rows lie as the tiles need them, they are read where they are, else copied.
+        """
+        (n, p), m, width = A.shape, _BLOCK, len(x)
+        in_place = aligned and len(M) == 0 and A.strides[1] == 8 and A.strides[0] >= 8 * p
+        block, mixed = np.empty((m + 1, width)), np.empty((m + 1 if len(M) > 0 else 0, width))
+        r, t, q, w = np.empty(m), np.empty(m), np.empty(m), np.empty(m)
         f, k, v = np.ones(m), np.ones(m), np.ones(m)
-        T, S = np.empty((3, m)), np.empty((3, 3))
-        G, g = np.zeros((p, p)), np.empty(p)
+        first, step, last = address(A), A.strides[0], len(out) - 3
+        out_step = out.strides[0]
+        G, g, h = address(out), address(out) + last * out_step, address(out) + (last + 1) * out_step
         for low in range(0, n, m):
-            high = min(m, n - low)
-            _dense.transpose(A, low, high, block)
-            _dense.part(b, low, high, bk)
+            rows = min(m, n - low)
+            R, R_step = first + low * step, step
+            # Tiles read beyond the last row of a block.
+            direct = in_place and low + m + _tiles.LANES <= n
+            if not direct:
+                _tiles.pack(A, low, rows, block)
+                R, R_step = address(block), 8 * width
+            _tiles.multiply(R, R_step, address(x), p, m, address(r))
+            for i in range(rows):
+                r[i] = b[low + i] - r[i]
+            for i in range(rows, m):
+                r[i] = 0.0
+            if len(resid) > 0:
+                for i in range(rows):
+                    resid[low + i] = r[i]
+            if kind == _RESIDUALS:
+                continue
+            # Whole blocks vectorise: the last is filled up with rows that weigh 0.
             if len(count) > 0:
-                _dense.part(count, low, high, f)
+                _dense.part(count, low, rows, f)
             if len(factor) > 0:
-                _dense.part(factor, low, high, k)
+                _dense.part(factor, low, rows, k)
             if len(own) > 0:
-                _dense.part(own, low, high, v)
-            # Whole blocks vectorize: the last is filled up with rows that weigh 0.
-            for i in range(high, m):
-                f[i] = 0.0
-                v[i] = 0.0
-            _dense.residuals(block, bk, x, r)
-            values(loss, ALL, r, k, s, c, shape, t, q, w)
-            out[0] += _dense.dot(f, t)
-            out[1] += _dense.dot(f, q)
-            z = block
+                _dense.part(own, low, rows, v)
+            for i in range(rows, m):
+                f[i], v[i] = 0.0, 0.0
+            ahead = first + min(low + m, n - m) * step if direct else 0
+            share = m * step // 3 if direct and step < 16 * p else 0
+            _tiles.fetch(ahead, ahead + share)
+            if kind == _GIVEN:
+                for i in range(m):
+                    w[i] = v[i]
+            else:
+                values(loss, kind, r, k, s, c, shape, t, q, w)
+                if kind == ALL:
+                    out[last + 2, 0] += _dense.dot(f, t)
+                    out[last + 2, 1] += _dense.dot(f, q)
+                for i in range(m):
+                    w[i] *= v[i]
+            _tiles.fetch(ahead + share, ahead + 2 * share)
             if len(M) > 0:
-                _dense.times_triangle(block, M, mixed)
-                z = mixed
-            for i in range(m):
-                w[i] *= v[i]
-                t[i] = w[i] * r[i]
-            for j in range(p):
-                g[j] = _dense.dot(t, z[j])
-                out[2 + j] += g[j]
+                _mix(block, M, mixed)
+                R = address(mixed)
+            _tiles.add_gradient(R, R_step, address(w), address(r), p, m, g)
             if newton:
                 values(loss, CURVE, r, k, s, c, shape, t, q, w)
                 for i in range(m):
                     w[i] *= v[i]
-            _dense.add_gram(z, w, 0, m, T, S, G)
-        for j in range(p):
-            for l in range(j + 1):
-                out[2 + p + j * p + l] += G[j, l]
+                if kind == WEIGHT:
+                    _tiles.add_gradient(R, R_step, address(w), address(r), p, m, h)
+            _tiles.fetch(ahead + 2 * share, ahead + 3 * share)
+            _tiles.add_gram(R, R_step, address(w), p, m, G, out_step)
 
     return cast(Callable[..., Any], fold)
+
+
+@_tiles.jit
+def _mix(block: Any, M: Any, out: Any) -> None:
+    """Set out to the product of a block and an upper triangle."""
+    m, width = block.shape
+    for i in range(m):
+        for j in range(width):
+            out[i, j] = 0.0
+        for l in range(len(M)):
+            for j in range(l, len(M)):
+                out[i, j] += block[i, l] * M[l, j]

@@ -68,6 +68,28 @@ def in_threads(
     return results
 
 
+def added_in_threads(work: Callable[[slice], Any], count: int, size: int, cost: float) -> Any:
+    """Return the sum of the results of `in_threads`, which need not all be kept."""
+    ready: dict[int, Any] = {}
+    total: list[Any] = []
+    lock, turn = threading.Lock(), iter(range(0, count, size))
+    due = next(turn, None)
+
+    def one(part: slice) -> None:
+        nonlocal due
+        result = work(part)
+        # In the order of the parts, whichever is ready first.
+        with lock:
+            ready[part.start] = result
+            while due in ready:
+                value = ready.pop(due)
+                total[:] = [total[0] + value if total else value]
+                due = next(turn, None)
+
+    in_threads(one, count, size, cost)
+    return total[0]
+
+
 @functools.cache
 def _blas() -> Any:
     """Return the BLAS libraries of this process."""
