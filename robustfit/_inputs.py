@@ -33,7 +33,9 @@ class Data:
     b : ndarray of shape (n,)
         Response divided by `unit`.
     freq, inv_sd : ndarray of shape (n,)
-        Frequency weights and the root of the inverse-variance weights.
+        Frequency weights and the root of the inverse-variance weights. Where none were given to
+        many rows, one number with a stride of zero: vectors of ones would be a good part of the
+        memory.
     largest : ndarray of shape (rank,)
         The largest absolute value of each column of `A`.
     size : float
@@ -69,11 +71,21 @@ class Data:
     column_unit: Array | None = None
 
     @property
-    def row_weights(self) -> Array:
-        """What a row counts for in a sum of squares."""
-        return self.freq * self.inv_sd**2
+    def plain(self) -> bool:
+        """Whether no weights were given."""
+        return self.freq.strides == self.inv_sd.strides == (0,)
 
     @property
+    def row_weights(self) -> Array:
+        """What a row counts for in a sum of squares."""
+        return self.freq if self.plain else self.freq * self.inv_sd**2
+
+    @functools.cached_property
+    def normal(self) -> tuple[Array, Array]:
+        """A'WA and A'Wb, W = diag(row_weights)."""
+        return _kernels.gram(self.A, self.row_weights, self.b)
+
+    @functools.cached_property
     def nobs(self) -> float:
         """Number of observations, repetitions counted."""
         return float(self.freq.sum())
@@ -148,7 +160,7 @@ class Data:
     def spread(self, values: Array) -> Array:
         """Return values of the rows that take part at the caller's rows, NaN elsewhere."""
         if self.keep is None:
-            return np.array(values)
+            return values
         out = np.full(len(self.keep), np.nan)
         out[self.keep] = values
         return out
@@ -182,14 +194,16 @@ def prepare(
     largest = _kernels.largest(design)
     given = {"b": response, "freq_weights": freq, "var_weights": var}
     finite = bool(np.all(np.isfinite(largest))) and all(
-        np.all(np.isfinite(values)) for values in given.values()
+        values.strides == (0,) or np.isfinite(_kernels.largest(values[:, None])[0])
+        for values in given.values()
     )
     keep = None if finite else _finite_rows({"A": design, **given}, nan_policy)
     if keep is not None:
-        design, response, freq, var = design[keep], response[keep], freq[keep], var[keep]
+        design, response = design[keep], response[keep]
+        freq, var = _some(freq, keep), _some(var, keep)
         largest = _kernels.largest(design)
     for name, w in (("freq_weights", freq), ("var_weights", var)):
-        if np.any(w < 0.0):
+        if np.min(w, initial=0.0) < 0.0:
             raise ValueError(f"{name} must not be negative, got {float(np.min(w))!r}")
     if p == 0:
         raise ValueError(f"A must have at least a column, got shape {(n, p)}")
@@ -197,17 +211,19 @@ def prepare(
         raise ValueError(f"A must have a row with positive weight, got shape {(n, p)}")
     if not np.any(largest):
         raise ValueError(f"A must have a column that is not zero, got shape {(n, p)}")
-    freq = np.where(var > 0.0, freq, 0.0)
-    unit = _unit(response[freq > 0.0])
+    if var_weights is not None:
+        freq, var = np.where(var > 0.0, freq, 0.0), np.sqrt(var)
+    counted = freq_weights is not None or var_weights is not None
+    unit = _unit(response[freq > 0.0] if counted else response)
     column_unit = _extreme_columns(largest)
-    b = np.clip(response / unit, -_LARGEST, _LARGEST)
+    b = _in_unit(response, unit)
     return Data(
         A=_own(design, A) if column_unit is None else design * column_unit,
         b=b,
         freq=freq,
-        inv_sd=np.sqrt(var),
+        inv_sd=var,
         largest=largest if column_unit is None else largest * column_unit,
-        size=float(np.max(np.abs(b))),
+        size=float(_kernels.largest(b[:, None])[0]),
         unit=unit,
         columns=p,
         names=labels,
@@ -236,14 +252,19 @@ def _unit(b: Array) -> float:
     That of a typical value, so that the squares of good residuals do not vanish beside a gross
     error, but large enough that nothing leaves the range of doubles.
     """
-    b = b[b != 0.0]
-    if len(b) == 0:
+    top = float(_kernels.largest(b[:, None])[0])
+    if top == 0.0:
         return 1.0
-    some = np.abs(b[:: -(-len(b) // _SOME)])
-    return max(
-        linalg.power_of_two(float(np.median(some))),
-        2.0**-500 * linalg.power_of_two(max(float(np.max(b)), -float(np.min(b)))),
-    )
+    some = np.abs(b[:: max(1, len(b) // _SOME)])
+    # Where most are zero, the others count.
+    some = some[some > 0.0] if np.any(some) else np.abs(b[b != 0.0])
+    return max(linalg.power_of_two(float(np.median(some))), 2.0**-500 * linalg.power_of_two(top))
+
+
+def _in_unit(b: Array, unit: float) -> Array:
+    """Return b / unit, cut off where that is no longer a number whose square is finite."""
+    scaled = b / unit
+    return np.clip(scaled, -_LARGEST, _LARGEST, out=scaled)
 
 
 def _own(design: Array, A: Any) -> Array:
@@ -292,11 +313,22 @@ def matrix(values: Any, name: str) -> Array:
 
 def _weights(values: ArrayLike | None, name: str, n: int) -> Array:
     if values is None:
-        return np.ones(n)
+        return _ones(n)
     array = matrix(values, name)
     if array.shape != (n,):
         raise ValueError(f"{name} must have shape ({n},) like the rows of A, got {array.shape}")
-    return array
+    return array.copy() if array.strides == (0,) else array
+
+
+def _ones(n: int) -> Array:
+    """Return n ones; many are one number in memory."""
+    return np.ones(n) if n <= _SOME else np.broadcast_to(1.0, n)
+
+
+def _some(weights: Array, keep: NDArray[np.bool_]) -> Array:
+    """Return the weights of some rows; those that were not given stay one number."""
+    some = int(np.sum(keep))
+    return _ones(some) if weights.strides == (0,) else weights[keep]
 
 
 def _finite_rows(arrays: dict[str, Array], nan_policy: str) -> NDArray[np.bool_] | None:

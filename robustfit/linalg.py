@@ -133,12 +133,14 @@ def power_of_two(x: float) -> float:
     return float(powers_of_two(np.array(x)))
 
 
-def row_space(A: Array, w: Array) -> Array | None:
+def row_space(A: Array, w: Array, G: Array | None = None) -> Array | None:
     """Return an orthonormal basis (p, rank) of the rows of W A, None if it is all of R^p.
 
-    The minimum-norm solution is then ``basis @ z`` for the full-rank problem ``A @ basis``.
+    The minimum-norm solution is then ``basis @ z`` for the full-rank problem ``A @ basis``. G is
+    A'WA, if that is known.
     """
-    if solve_gram(*gram(A, w, np.zeros(len(A)))) is not None:
+    G = gram(A, w, np.zeros(len(A)))[0] if G is None else G
+    if solve_gram(G, np.zeros(len(G))) is not None:
         return None
     scale = column_scale(A)
     A = A[w > 0.0] * scale

@@ -97,8 +97,6 @@ class FitResult:
         Scale of the residuals, in response units (divided by sqrt(var_weights) per row).
     weights : ndarray of shape (n,)
         Robustness weights in [0, 1]; NaN for rows that ``nan_policy="omit"`` left out.
-    resid : ndarray of shape (n,)
-        b - A x, in response units.
     cov_type : str
         Which covariance `cov` is.
     loss : Loss
@@ -130,7 +128,6 @@ class FitResult:
     x: Array
     scale: float
     weights: Array
-    resid: Array
     cov_type: str
     loss: Loss
     status: Status
@@ -155,6 +152,11 @@ class FitResult:
         # Unpickled arrays are writable.
         self.__dict__.update(state)
         self.__post_init__()
+
+    @functools.cached_property
+    def resid(self) -> Array:
+        """Residuals b - A x, in response units, shape (n,)."""
+        return _frozen(self._data.spread(self._inner.resid * self._data.unit))
 
     @functools.cached_property
     def fittedvalues(self) -> Array:

@@ -44,7 +44,7 @@ def assert_same(found, expected, rtol=1e-12):
 
 @pytest.fixture
 def compiled(monkeypatch):
-    monkeypatch.setattr(_rows, "LARGE_ELEMENTS", 0)
+    monkeypatch.setattr(_rows, "_FEW", 0)
 
 
 # -- what a loss compiles to ---------------------------------------------------------------
@@ -144,7 +144,7 @@ def test_numpy_and_compiled_agree(monkeypatch):
     A, b, x = rows(2000, 6)
     sums = RowSums(A, b, get_loss("lqq"))
     by_numpy = sums(x, 1.0, True)
-    monkeypatch.setattr(_rows, "LARGE_ELEMENTS", 0)
+    monkeypatch.setattr(_rows, "_FEW", 0)
     assert_same(sums(x, 1.0, True), by_numpy)
 
 

@@ -1,5 +1,6 @@
 """Compiled kernels: the pass over the rows, small dense algebra, sums in twice the precision."""
 
+from robustfit._kernels._order import MANY_VALUES, median_size
 from robustfit._kernels._rows import (
     LARGE_ELEMENTS,
     RowSums,
@@ -20,6 +21,7 @@ from robustfit._kernels._twice import residual_twice, transposed_twice
 
 __all__ = [
     "LARGE_ELEMENTS",
+    "MANY_VALUES",
     "RowSums",
     "Sums",
     "block_rows",
@@ -28,6 +30,7 @@ __all__ = [
     "in_threads",
     "largest",
     "m_scale",
+    "median_size",
     "newton_scale",
     "residual_twice",
     "residuals",

@@ -20,8 +20,10 @@ from robustfit.losses._compiled import named
 
 Array = NDArray[np.float64]
 
-#: Designs of more elements go through the compiled pass: for fewer, NumPy is as fast.
+#: Designs of more elements are large: what is done once must not take a copy of them.
 LARGE_ELEMENTS = 300_000
+# Those of more go through the compiled pass: for fewer, NumPy is as fast.
+_FEW = 1 << 15
 # Rows that a thread takes at a time: at most the first, and elements, unless they are so few rows.
 _CHUNK, _CHUNK_ELEMENTS, _FEW_ROWS = 1 << 15, 1 << 20, 1 << 10
 # Rows of a block: they and what is computed of them stay in the first-level cache, or for a wide
@@ -107,7 +109,7 @@ class RowSums:
 
         The residuals go to `resid` (n,), if that is given.
         """
-        few = self.A.size <= LARGE_ELEMENTS and len(self.A) <= LARGE_ELEMENTS
+        few = max(self.A.size, len(self.A)) <= _FEW
         sums = self._by_numpy if few or not compiles(self.loss) else self._compiled
         return sums(x, s, newton, resid)
 
@@ -188,11 +190,11 @@ def _symmetric(total: Array, p: int) -> Array:
     return G + np.tril(G, -1).T
 
 
-def residuals(A: NDArray[Any], b: Array, x: Array) -> Array:
-    """Return b - A x."""
-    if A.size <= LARGE_ELEMENTS:
+def residuals(A: NDArray[Any], b: Array, x: Array, out: Array | None = None) -> Array:
+    """Return b - A x, in `out` if that is given and there are many."""
+    if A.size <= _FEW:
         return np.asarray(b - A @ x)
-    r = np.empty(len(b))
+    r = np.empty(len(b)) if out is None else out
     _pass(_RESIDUALS, A, b, x, (None, None, None), resid=r)
     return r
 
@@ -200,7 +202,7 @@ def residuals(A: NDArray[Any], b: Array, x: Array) -> Array:
 def largest(A: NDArray[Any]) -> Array:
     """Return the largest absolute value of each column, NaN where one is not finite."""
     n, p = A.shape
-    if A.size <= LARGE_ELEMENTS:
+    if A.size <= _FEW:
         top = np.max(np.abs(A), axis=0, initial=0.0)
         return np.where(np.isfinite(top), top, np.nan)
 
@@ -215,7 +217,7 @@ def largest(A: NDArray[Any]) -> Array:
 def gram(A: NDArray[Any], w: Array, r: Array) -> tuple[Array, Array]:
     """Return A'WA and A'Wr in one pass over the rows."""
     n, p = A.shape
-    if A.size > LARGE_ELEMENTS:
+    if A.size > _FEW:
         total = _pass(_GIVEN, A, r, np.zeros(p), (None, None, w))
         return _symmetric(total, p), total[-3, :p]
     G, g = np.zeros((p, p)), np.zeros(p)
@@ -227,10 +229,15 @@ def gram(A: NDArray[Any], w: Array, r: Array) -> tuple[Array, Array]:
     return G, g
 
 
-def by_rows(function: Callable[[Array], Array], u: Array) -> Array:
+def by_rows(function: Callable[..., Array], *values: Array) -> Array:
     """Return an elementwise function of many values, part by part: its temporaries stay small."""
-    parts = in_threads(lambda rows: function(u[rows]), len(u), _CHUNK, 30.0 * len(u))
-    return np.concatenate(parts) if len(parts) != 1 else parts[0]
+    n, out = len(values[0]), np.empty(len(values[0]))
+
+    def work(rows: slice) -> None:
+        out[rows] = function(*(a[rows] for a in values))
+
+    in_threads(work, n, _CHUNK, 30.0 * n)
+    return out
 
 
 def m_scale(

@@ -249,7 +249,7 @@ def irls(
     if state is not None:
         outcome = Outcome(problem, state, begin)
     else:
-        basis = linalg.row_space(data.A, data.row_weights)
+        basis = linalg.row_space(data.A, data.row_weights, data.normal[0])
         if basis is not None:
             free = penalty is None and limits is None
             data = data.with_basis(basis) if free else replace(data, rank=basis.shape[1])
@@ -370,8 +370,7 @@ def _start(
     elif start in ("lad", "lts"):
         x = _scaled(_lad if start == "lad" else functools.partial(_lts, rng=rng), data)
     elif problem.bounds is None:
-        last = isinstance(problem.loss, Linear)
-        x = linalg.least_squares(data.A, data.b, data.row_weights, problem.ridge, refined=last)
+        x = _least_squares(problem)
     else:
         x = np.clip(np.zeros(data.columns), *problem.bounds)
         low, high = problem.bounds
@@ -383,6 +382,17 @@ def _start(
         )
     x = x if problem.bounds is None else np.clip(x, *problem.bounds)
     return graduated(problem, x, bar) if start == "gnc" else x, start
+
+
+def _least_squares(problem: Problem) -> Array:
+    """Return the penalised least-squares fit; as a start only, the first digits are enough."""
+    data, ridge, last = problem.data, problem.ridge, isinstance(problem.loss, Linear)
+    if not last:
+        G, g = data.normal
+        x = linalg.solve_gram(G if ridge is None else G + np.diag(ridge), g)
+        if x is not None:
+            return x
+    return linalg.least_squares(data.A, data.b, data.row_weights, ridge, refined=last)
 
 
 def _scaled(estimate: Callable[[Array, Array, Array], Array], data: Data) -> Array:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robustfit import covariance
+from robustfit._inputs import Data
 from robustfit._kernels import by_rows
 from robustfit.exceptions import BasinWarning, ConvergenceWarning, RankWarning
 from robustfit.linear._iterate import exact_rows
@@ -80,13 +81,12 @@ def assemble(outcome: Outcome, cov_type: str, groups: NDArray[np.intp] | None) -
         s_stage=stage,
         groups=groups,
         tau=outcome.tau,
-        root_weights=None if loss.convex else data.row_weights * weights,
+        root_weights=None if loss.convex else _times_row_weights(data, weights),
     )
     return FitResult(
         x=data.expand(state.x),
         scale=scale * unit,
         weights=data.spread(weights),
-        resid=data.spread(resid * unit),
         cov_type=cov_type,
         loss=loss,
         status=status,
@@ -112,8 +112,14 @@ def _weights(problem: Problem, state: State, resid: Array) -> tuple[Array, float
         return state.weights, state.scale
     if not state.scale > 0.0:
         return np.zeros(len(resid)), state.scale
-    u = problem.standardise(resid) / state.scale
-    return by_rows(problem.loss.weight, u), state.scale
+    weight, factor = problem.loss.weight, problem.factor
+    if factor is None:
+        return by_rows(lambda r: weight(r / state.scale), resid), state.scale
+    return by_rows(lambda r, k: weight(r * k / state.scale), resid, factor), state.scale
+
+
+def _times_row_weights(data: Data, weights: Array) -> Array:
+    return weights if data.plain else data.row_weights * weights
 
 
 def _status(problem: Problem, state: State, weights: Array) -> Status:
@@ -131,8 +137,8 @@ def _determined(problem: Problem, weights: Array) -> bool:
 
     ``sum(w)**2 / sum(w**2)`` is the number of equal weights that would be as informative.
     """
-    total = float(problem.data.freq @ weights)
-    square = float(problem.data.freq @ weights**2)
+    counted = weights if problem.data.plain else problem.data.freq * weights
+    total, square = float(np.sum(counted)), float(np.sum(counted * weights))
     p, ridge = problem.data.A.shape[1], problem.ridge
     need = p if ridge is None else max(1, int(np.sum(ridge == 0.0)))
     return square > 0.0 and total * total >= need * square * (1.0 - 1e-12)

@@ -1,4 +1,4 @@
-"""The iteration: reweighted least squares, with Newton and Anderson steps near the end."""
+"""The iteration: reweighted least squares, with Newton steps near the end."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from robustfit import linalg
 from robustfit._inputs import Data
-from robustfit._kernels import LARGE_ELEMENTS, RowSums, Sums
+from robustfit._kernels import RowSums, Sums, residuals
 from robustfit._kernels._loss import compiles, pointer
 from robustfit._progress import Bar
 from robustfit.linear import _small
@@ -29,24 +29,56 @@ _SETTLED = 1e-7
 # One that is so many times longer than the step before is looked at before it is taken.
 _LEAP = 10.0
 _ANDERSON_DEPTH = 5
-# Small problems of so many columns, and with responses up to so many typical ones, are compiled.
-_NARROW, _MODEST = 32, 1e3
+# A part of the rows has so many, and so many for each column. It is worth the trouble if all are
+# so many times more. Its fit is away from that of all by this times what is to be expected, or it
+# is another solution.
+_SOME_ROWS, _ROWS_PER_COLUMN, _MANY, _FAR_AWAY = 10_000, 200, 4, 5.0
+# The scale follows from the one before it by less than this, or the two do not tell how.
+_FOLLOWS = 0.5
+# Every joint step is shorter than this times the one before, or it was the last.
+_SHRINKS = 0.9
+# Small problems of so many elements and columns, and with responses up to so many typical ones, are
+# compiled. In few rows the median moves in large steps, which joint steps would not follow.
+_FEW, _NARROW, _MODEST = 1 << 15, 32, 1e3
 
 
-def iterate(problem: Problem, x: Array, bar: Bar) -> State:
-    """Reweight and solve from x until the distance to the solution is below `tol`."""
+def iterate(problem: Problem, x: Array, bar: Bar, sampled: bool = True) -> State:
+    """Reweight and solve from x until the distance to the solution is below `tol`.
+
+    A scale that moves is that of the residuals at x, which takes a reading of A before that of the
+    step. Near the solution one is enough, see `_Solver`. The first steps of many rows are those
+    of a part of them, unless `sampled` is False.
+    """
     data, rule = problem.data, problem.rule
     quick = compiled(problem, x)
     if quick is not None:
         bar.update(quick.nit)
         return quick
-    resid = problem.residuals(x)
-    scale = rule.estimate(problem.standardise(resid))
-    if isinstance(problem.loss, Linear) or np.all(resid == 0.0):
-        state = State(x, scale, 0, Status.CONVERGED)
-        return settled(data, state) if exactly_fitted(data, x, resid) else state
+    some = _of_some_rows(problem, x, bar) if sampled else None
+    if some is None:
+        resid = problem.residuals(x)
+        scale = rule.estimate(problem.standardise(resid))
+        if isinstance(problem.loss, Linear) or not resid.any():
+            state = State(x, scale, 0, Status.CONVERGED)
+            return settled(data, state) if exactly_fitted(data, x, resid) else state
+        begin = x
+    else:
+        begin, scale = some.x, some.scale
+    ended = _steps(problem, begin, scale, bar, _away(problem) if some is not None else None)
+    return iterate(problem, x, bar, sampled=False) if ended is None else ended
+
+
+def _steps(
+    problem: Problem, x: Array, scale: float, bar: Bar, most: float | None = None
+) -> State | None:
+    """Iterate from (x, scale); None if the first step, by Newton's method, is longer than `most`.
+
+    Without that limit the first step is one of reweighting.
+    """
+    data, rule = problem.data, problem.rule
     solver, memory = _Solver(problem), None if rule.fixed else Anderson(data)
-    ratio, previous = 0.0, math.inf
+    solver.newton = most is not None
+    ratio, previous, joint_before = 0.0, math.inf, False
     state = State(x, scale, 0, Status.MAXITER, math.inf)
     for nit in range(1, problem.maxiter + 1):
         if scale <= 1e-8 * data.size and exactly_fitted(data, x, data.b - data.A @ x):
@@ -57,15 +89,21 @@ def iterate(problem: Problem, x: Array, bar: Bar) -> State:
         if plain.rank < len(x):
             return replace(state, status=Status.NO_WEIGHT)
         step = plain.norm / scale
-        near = step < _NEAR
+        near, joint = step < _NEAR, solver.scale is not None
+        if most is not None and nit == 1 and not (joint and step <= most):
+            return None
         if nit > 1 and not near:
             ratio = min(step / previous, 0.999)
         settling = solver.newton and previous < _NEAR and 0.5 * previous <= step < _SETTLED
-        previous, d = step, plain.d
-        if near and problem.bounds is None and memory is not None:
+        # Where the scale moves there is no objective to judge a Newton step by: it must shrink.
+        solver.barred = solver.barred or (joint and joint_before and not step < _SHRINKS * previous)
+        joint_before, previous, d = joint, step, plain.d
+        if near and problem.bounds is None and memory is not None and not joint:
             d = memory.next(x, d)
         x = x + d
-        if not rule.fixed:
+        if solver.scale is not None:
+            scale = solver.scale
+        elif not rule.fixed:
             scale = rule.estimate(problem.standardise(problem.residuals(x)))
         # A scale that collapses is on its way to an exact fit.
         near = near and scale > 0.5 * state.scale
@@ -73,11 +111,38 @@ def iterate(problem: Problem, x: Array, bar: Bar) -> State:
         bar.update()
         if problem.callback is not None and not report(problem, state):
             return replace(state, status=Status.CANCELLED)
-        if settling or (near and converged(problem, state, 0.0 if solver.newton else ratio)):
-            return replace(state, status=Status.CONVERGED)
+        rest = _FOLLOWS if joint else 0.0 if solver.newton else ratio
+        if settling or (near and converged(problem, state, rest)):
+            if joint:
+                scale = solver.scale_at(x)
+            return replace(state, scale=scale, status=Status.CONVERGED)
         close = step < max(_NEAR, _CLOSE * math.sqrt(data.nobs))
-        solver.newton = close and rule.fixed and problem.bounds is None and not solver.barred
+        able = problem.bounds is None and (rule.fixed or data.A.size > _FEW)
+        solver.newton = (close or joint) and able and not solver.barred
     return replace(state, x=solver.kept(x, scale))
+
+
+def _of_some_rows(problem: Problem, x: Array, bar: Bar) -> State | None:
+    """Return where a part of the rows leads from x, None where that is no use.
+
+    That is some standard errors from the solution, and takes hardly any time.
+    """
+    data, rule = problem.data, problem.rule
+    moving = not rule.fixed and rule.name != "callable" and problem.bounds is None
+    stride = len(data.b) // max(_SOME_ROWS, _ROWS_PER_COLUMN * len(x))
+    if not moving or stride < _MANY or problem.maxiter < 2 or isinstance(problem.loss, Linear):
+        return None
+    part = problem.part(np.arange(0, len(data.b), stride))
+    if linalg.solve_gram(*part.data.normal) is None:
+        return None
+    state = iterate(part, x, bar)
+    return state if state.status is Status.CONVERGED and state.scale > 0.0 else None
+
+
+def _away(problem: Problem) -> float:
+    """Return how many standard errors the fit of a part of the rows is away, at most."""
+    n, p = problem.data.A.shape
+    return _FAR_AWAY * math.sqrt(n / max(_SOME_ROWS / p, _ROWS_PER_COLUMN))
 
 
 def compiled(problem: Problem, x: Array | None = None) -> State | None:
@@ -91,7 +156,7 @@ def compiled(problem: Problem, x: Array | None = None) -> State | None:
     plain = problem.bounds is None and problem.ridge is None and problem.callback is None
     plain = plain and problem.solver == "auto" and not isinstance(problem.adjust, np.ndarray)
     known = rule.value > 0.0 or rule.name in ("mad", "mad-fixed")
-    if not (plain and known and p <= _NARROW and n * p <= LARGE_ELEMENTS and data.size < _MODEST):
+    if not (plain and known and p <= _NARROW and n * p <= _FEW and data.size < _MODEST):
         return None
     if isinstance(loss, Linear) or problem.maxiter < 2 or not compiles(loss):
         return None
@@ -114,6 +179,12 @@ class _Solver:
 
     A Newton step that raised the objective is taken back at the next call, which returns a step
     by reweighting from where it began; that cannot raise it.
+
+    Where the scale moves, a Newton step is one in x and log s together, and `scale` is the scale
+    after it. The sums at the old scale tell how they change with it, so that the one reading of A
+    that gives the new scale is enough. As x follows the scale, and the scale x, the scale that is
+    found depends on the one assumed by a slope; two steps give it (a secant step, which is
+    Anderson's method of depth one).
     """
 
     def __init__(self, problem: Problem) -> None:
@@ -123,9 +194,9 @@ class _Solver:
             data.A,
             data.b,
             problem.loss,
-            _unless_one(data.freq / np.square(problem.adjust)),
-            _unless_one(data.inv_sd * problem.adjust),
-            _unless_one(data.row_weights),
+            None if problem.factor is None else _unless_one(data.freq / np.square(problem.adjust)),
+            problem.factor,
+            None if data.plain else _unless_one(data.row_weights),
         )
         self.newton = False
         # Whether a Newton step has failed: the next one would as well.
@@ -134,10 +205,21 @@ class _Solver:
         self.last = math.inf
         # Where the last Newton step began, and the objective there; None after any other step.
         self.origin: tuple[Array, float] | None = None
+        # The scale after the last step, None if that is to be estimated at the new x.
+        self.scale: float | None = None
+        # The scales assumed and found by the last step that began after a Newton step.
+        self.followed: tuple[float, float] | None = None
+        self.resid: Array | None = None
 
     def step(self, x: Array, scale: float) -> tuple[Array, linalg.Step]:
         """Return where to step from, x unless that is taken back, and the step."""
         problem = self.problem
+        if self.newton and not problem.rule.fixed:
+            joint = self._joint(x, scale)
+            if joint is not None:
+                return x, joint
+            self.newton = False
+        self.scale = self.followed = None
         if problem.bounds is not None:
             w, resid = self._weighted(x, scale)
             low, high = problem.bounds
@@ -179,6 +261,37 @@ class _Solver:
             return x
         return self.origin[0]
 
+    def scale_at(self, x: Array) -> float:
+        """Return the scale at the solution; its residuals take the place of the last ones."""
+        problem, data = self.problem, self.problem.data
+        resid = problem.keep(x, residuals(data.A, data.b, x, self.resid))
+        self.resid = None
+        return problem.rule.estimate(problem.standardise(resid))
+
+    def _joint(self, x: Array, scale: float) -> linalg.Step | None:
+        """Return the Newton step in x and the scale, and set `scale`; None where there is none."""
+        problem, ridge = self.problem, self.problem.ridge
+        self.resid = np.empty(len(problem.data.b)) if self.resid is None else self.resid
+        sums = self.sums(x, scale, True, self.resid)
+        found = problem.rule.estimate(problem.standardise(self.resid))
+        if not found > 0.0 or sums.drift is None:
+            return None
+        aim = found
+        if self.followed is not None and scale != self.followed[0]:
+            slope = (found - self.followed[1]) / (scale - self.followed[0])
+            if abs(slope) < _FOLLOWS:
+                aim = max(scale + (found - scale) / (1.0 - slope), 0.5 * found)
+        self.followed = (scale, found) if self.scale is not None else None
+        G, g = sums.gram, sums.gradient
+        if ridge is not None:
+            G, g = G + np.diag(ridge), g - ridge * x
+        change = g + math.log(aim / scale) * (sums.gradient - sums.drift)
+        d = linalg.solve_gram(G, change)
+        if d is None:
+            return None
+        self.scale = aim
+        return linalg.Step(d, math.sqrt(max(float(d @ change), 0.0)), len(d), g)
+
     def _at(self, x: Array, scale: float) -> tuple[Sums, float]:
         """Return the sums with the penalty, and the objective."""
         ridge, sums = self.problem.ridge, self.sums(x, scale, self.newton)
@@ -205,7 +318,7 @@ class Anderson:
     """Anderson acceleration of x -> x + step(x), forgetting what no longer helps."""
 
     def __init__(self, data: Data) -> None:
-        self.unit = 1.0 / linalg.column_scale(data.A)
+        self.unit = np.where(data.largest > 0.0, data.largest, 1.0)
         self.points: list[Array] = []
         self.steps: list[Array] = []
 

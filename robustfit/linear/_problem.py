@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 import numpy as np
@@ -14,9 +15,10 @@ from robustfit import covariance, linalg
 from robustfit import scale as scales
 from robustfit._checks import known, nonnegative, positive, real
 from robustfit._inputs import Data
-from robustfit._kernels import residuals
+from robustfit._kernels import median_size, residuals
 from robustfit.losses import Linear, Loss
 from robustfit.result import Status
+from robustfit.scale._sample import QUARTILE
 
 Array = NDArray[np.float64]
 # So many vectors of residuals are kept: at the S-estimate, a rival of it and the M-estimate.
@@ -92,9 +94,23 @@ class Problem:
         self.recent[x.tobytes()] = r
         return r
 
+    @functools.cached_property
+    def factor(self) -> Array | None:
+        """What a residual is multiplied by before it is divided by the scale; None for ones."""
+        data = self.data
+        plain = data.plain and not isinstance(self.adjust, np.ndarray)
+        return None if plain else data.inv_sd * self.adjust
+
+    def part(self, rows: NDArray[np.intp]) -> Problem:
+        """Return the same problem for some of the rows, without the callback."""
+        data = self.data.take(rows)
+        adjust = self.adjust[rows] if isinstance(self.adjust, np.ndarray) else self.adjust
+        rule = _NAMED[self.rule.name](self.rule.name, data)
+        return replace(self, data=data, adjust=adjust, rule=rule, callback=None, recent={})
+
     def standardise(self, resid: Array) -> Array:
         """Return the residuals that the scale and the loss see."""
-        return resid * (self.data.inv_sd * self.adjust)
+        return resid if self.factor is None else resid * self.factor
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,8 +206,12 @@ def _of_callable(value: Any) -> float:
 
 
 def _mad(name: str, data: Data) -> ScaleRule:
+    freq = _counts(data)
+
     def estimate(t: Array) -> float:
-        return float(scales.mad(t, center=0.0, weights=_counts(data)))
+        if freq is None:
+            return median_size(t) / QUARTILE
+        return float(scales.mad(t, center=0.0, weights=freq))
 
     return ScaleRule(name, estimate, name != "mad")
 
@@ -223,7 +243,7 @@ _NAMED = {"mad": _mad, "mad-fixed": _mad, "huber": _huber, "matlab": _matlab}
 
 def _counts(data: Data) -> Array | None:
     """Return the frequency weights, None where all are one: that is quicker."""
-    return None if np.all(data.freq == 1.0) else data.freq
+    return None if data.freq.strides == (0,) or np.all(data.freq == 1.0) else data.freq
 
 
 def labels(names: Any) -> tuple[str, ...] | None:

@@ -84,7 +84,7 @@ def mad(
         raise ValueError(f"center must be 'median' or a number, got {center!r}")
     lanes = lanes_of(x, "x", axis, nan_policy, weights, 0.0 if median else center)
     deviation = lanes.x - lanes.median(lanes.x)[:, None] if median else lanes.x
-    return lanes.finish(lanes.median(np.abs(deviation)) / QUARTILE)
+    return lanes.finish(lanes.median_size(deviation) / QUARTILE)
 
 
 def iqr(x: ArrayLike, *, axis: int | None = None, nan_policy: NanPolicy = "raise") -> Estimate:

@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import ndtr, ndtri
 
 from robustfit import _checks
+from robustfit._kernels import MANY_VALUES, median_size
 from robustfit.exceptions import ConvergenceWarning
 from robustfit.losses import Loss
 
@@ -67,6 +68,12 @@ class Lanes:
         high = np.argmax(reach > half + slack, axis=1)[:, None]
         middle = np.take_along_axis(ranked, low, 1) + np.take_along_axis(ranked, high, 1)
         return np.asarray(0.5 * middle[:, 0])
+
+    def median_size(self, values: Floats) -> Floats:
+        """Weighted median of the absolute values over each sample."""
+        if self.w is None and values.shape[1] > MANY_VALUES:
+            return np.array([median_size(lane) for lane in values])
+        return self.median(np.abs(values))
 
     def tail(self, values: Floats, weight: Floats) -> Floats:
         """Largest value such that more than `weight` lies at or above it."""
