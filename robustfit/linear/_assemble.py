@@ -138,7 +138,7 @@ def _determined(problem: Problem, weights: Array) -> bool:
     ``sum(w)**2 / sum(w**2)`` is the number of equal weights that would be as informative.
     """
     counted = weights if problem.data.plain else problem.data.freq * weights
-    total, square = float(np.sum(counted)), float(np.sum(counted * weights))
+    total, square = float(np.sum(counted)), float(np.vdot(counted, weights))
     p, ridge = problem.data.A.shape[1], problem.ridge
     need = p if ridge is None else max(1, int(np.sum(ridge == 0.0)))
     return square > 0.0 and total * total >= need * square * (1.0 - 1e-12)
