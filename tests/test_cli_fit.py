@@ -3,6 +3,8 @@
 import html.parser
 import io
 import json
+import re
+import shlex
 import sys
 from pathlib import Path
 
@@ -350,6 +352,20 @@ def test_an_interrupt_is_no_traceback(data, monkeypatch, capsys):
     assert capsys.readouterr().err == "robustfit: interrupted\n"
 
 
+def test_the_page_on_the_command_line_shows_what_it_prints(capsys):
+    page = (Path(__file__).parents[1] / "docs/how_to/use_the_command_line.md").read_text("utf-8")
+    blocks = re.findall(r"^```console\n\$ robustfit ([^\n]*)\n(.*?)^```$", page, re.M | re.S)
+    assert len(blocks) == 2
+    for command, expected in blocks:
+        assert cli.main(shlex.split(command)) == 0
+        # How many iterations it takes depends on the linear algebra library.
+        shown, printed = (
+            re.sub(r"\d+ iterations", "# iterations", text)
+            for text in (expected, capsys.readouterr().out)
+        )
+        assert printed == shown
+
+
 # -- compare ---------------------------------------------------------------------------------
 
 
@@ -387,7 +403,7 @@ def no_pictures(monkeypatch):
 class Page(html.parser.HTMLParser):
     """Tags and text of a page; a ValueError where tags do not match."""
 
-    VOID = ("meta", "img")
+    VOID = ("meta", "img", "br")
 
     def __init__(self, content):
         super().__init__()
@@ -435,7 +451,7 @@ def test_report_escapes_what_comes_from_the_data(folder, no_pictures):
     content = (folder / "report.html").read_text("utf-8")
     page = Page(content)
     assert {tag for tag, _ in page.tags} <= {
-        "html", "head", "meta", "title", "style", "body", "h1", "h2", "p", "div", "table",
+        "html", "head", "meta", "br", "title", "style", "body", "h1", "h2", "p", "div", "table",
         "thead", "tbody", "tr", "th", "td", "pre",
     }  # fmt: skip
     assert "<script" not in content

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import textwrap
 from typing import Any
 
 import numpy as np
@@ -35,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
     else:
         print(f"{args.formula}, n = {fits['OLS'].nobs:.12g}: estimate (standard error)\n")
         print(table(coefficients(fits), right=True))
-        print(f"\n{verdict(fits)}")
+        print(f"\n{textwrap.fill(verdict(fits), 88)}")
         rows = rows_of(fits, labels)
         if len(rows) > 1:
             print(f"\nstandardised residuals of the rows they disagree on\n{table(rows, True)}")

@@ -74,11 +74,10 @@ def page(args: argparse.Namespace, fit: Any, frame: Any, name: str) -> str:
     title = f"{fit.formula}, {name}"
     head, columns, rows = fit._table(args.level)
     failed = "" if fit.success else " failed"
-    advice = [_tag("p", text) for text in head[1:]]
     parts = [
         _tag("h1", f"Robust regression: {title}"),
         f'<p class="verdict{failed}">{_escaped(head[0])}</p>',
-        *advice,
+        f"<p>{'<br>'.join(_escaped(text) for text in head[1:])}</p>",
         _tag("h2", "Coefficients"),
         _table([("", *columns), *((label, *cells) for label, cells in rows)]),
         *_pictures(fit, labels),

@@ -143,7 +143,9 @@ def stretch_distances(ax: Axes, largest: float, cutoff: float) -> None:
     """Make the horizontal axis logarithmic, beyond the cutoff, where a row is far out."""
     if largest > _DISTANT * cutoff:
         ax.set_xscale("asinh", linear_width=cutoff)
-        ax.set_xticks([0.0, *(t for t in (1.0, 2.0, 5.0) if largest < 1e3), *_decades(largest)])
+        steps = [m * 10.0**k for k in range(3) for m in (1.0, 2.0, 5.0)]
+        far = _decades(largest) if largest > steps[-1] else [t for t in steps if t <= largest]
+        ax.set_xticks([0.0, *far])
         ax.xaxis.set_major_formatter(_decade)
         ax.xaxis.set_minor_locator(NullLocator())
 
