@@ -11,6 +11,7 @@ from scipy import special
 
 from robustfit import _checks
 from robustfit import scale as scales
+from robustfit._inputs import matrix
 
 Array = NDArray[np.float64]
 
@@ -180,11 +181,10 @@ def robust_distances(
     >>> print((far.distance > far.cutoff).nonzero()[0])
     [ 0  1  2  3  4  5  6  7  8  9 10 11 12 13]
     """
-    A = np.asarray(A, dtype=np.float64)
-    if A.ndim != 2 or not np.all(np.isfinite(A)):
-        raise ValueError(f"A must be a finite matrix, got shape {A.shape}")
+    A, f = _design(A, freq)
     method = _checks.known(method, "method", ("ogk", "mcd"))
-    f = np.ones(len(A)) if freq is None else np.asarray(freq, dtype=np.float64)
+    if method == "mcd" and not np.all(f == np.floor(f)):
+        raise ValueError(f"freq must be whole numbers for method='mcd', got freq={freq!r}")
     # Scales of zero would divide; a column of huge numbers is no column of small ones.
     spread = np.array([float(scales.scale_tau2(column, weights=f)) for column in A.T])
     columns = np.flatnonzero(spread > _ROUNDING * np.max(np.abs(A), axis=0, initial=0.0))
@@ -194,6 +194,19 @@ def robust_distances(
     X = A[:, columns] / spread[columns]
     square = _ogk(X, f) if method == "ogk" else _mcd(X, f)
     return Distances(np.sqrt(square), cutoff, tuple(int(j) for j in columns), method)
+
+
+def _design(A: ArrayLike, freq: ArrayLike | None) -> tuple[Array, Array]:
+    """Return a finite matrix, and how often each row counts."""
+    design = matrix(A, "A")
+    if design.ndim != 2 or not np.all(np.isfinite(design)):
+        raise ValueError(f"A must be a finite matrix, got shape {design.shape}")
+    f = np.ones(len(design)) if freq is None else matrix(freq, "freq")
+    if f.shape != (len(design),) or not np.all((f >= 0.0) & np.isfinite(f)):
+        raise ValueError(
+            f"freq must be {len(design)} finite numbers, none negative, got freq={freq!r}"
+        )
+    return design, f
 
 
 def _ogk(X: Array, f: Array) -> Array:
@@ -291,9 +304,8 @@ def local_breakdown(A: ArrayLike, *, freq: ArrayLike | None = None) -> NDArray[n
     >>> local_breakdown(A)
     array([5, 4, 2])
     """
-    A = np.asarray(A, dtype=np.float64)
-    n_rows, p = A.shape
-    f = np.ones(n_rows) if freq is None else np.asarray(freq, dtype=np.float64)
+    A, f = _design(A, freq)
+    p = A.shape[1]
     needed = np.full(p, np.sum(f) - np.linalg.matrix_rank(A) + 1.0)
     constant = np.array([np.all(column == column[0]) for column in A.T])
     for j in range(p):

@@ -682,6 +682,7 @@ class FitResult:
     def _table(
         self, level: float
     ) -> tuple[list[str], tuple[str, ...], list[tuple[str, tuple[str, ...]]]]:
+        limits = self.conf_int(level)
         low = int(np.sum(self.weights < LOW_WEIGHT))
         verdict = self.status.verdict
         head = [
@@ -696,7 +697,6 @@ class FitResult:
         ]
         tail = f"{100.0 * level:g} %"
         columns = ("estimate", "std error", "t", "P(>|t|)", f"[{tail}", f"{tail}]")
-        limits = self.conf_int(level)
         rows: list[tuple[str, tuple[str, ...]]] = [
             (
                 name,

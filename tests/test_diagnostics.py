@@ -91,6 +91,20 @@ def test_distances_refuse():
         robust_distances([[1.0], [np.nan]])
     with pytest.raises(ValueError, match="method"):
         robust_distances(np.ones((5, 2)), method="mve")
+    design = np.arange(10.0).reshape(5, 2)
+    with pytest.raises(ValueError, match="freq must be whole numbers for method='mcd'"):
+        robust_distances(design, method="mcd", freq=np.full(5, 1.5))
+
+
+@pytest.mark.parametrize("function", [robust_distances, local_breakdown])
+def test_designs_and_counts_are_named(function):
+    with pytest.raises(TypeError, match="A must hold real numbers"):
+        function([["a", "b"]])
+    with pytest.raises(ValueError, match=r"A must be a finite matrix, got shape \(3,\)"):
+        function(np.ones(3))
+    for freq in (np.ones(4), -np.ones(5), np.full(5, np.nan)):
+        with pytest.raises(ValueError, match="freq must be 5 finite numbers"):
+            function(np.arange(10.0).reshape(5, 2), freq=freq)
 
 
 # -- local breakdown -----------------------------------------------------------------------

@@ -446,6 +446,8 @@ def test_options_that_do_not_go_together():
         ({"scale": "d", "loss": "cauchy"}, "needs a bounded loss"),
         ({"loss": "linear", "method": "mm"}, "loss='linear'"),
         ({"s_loss": rf.losses.Tukey(4.685)}, "breakdown point 1/2"),
+        ({"s_loss": "biweigth"}, "^s_loss must be .*'biweigth' is unknown"),
+        ({"s_loss": "huber"}, "^s_loss must be a bounded loss"),
         ({"freq_weights": np.full(40, 0.01)}, "freq_weights must sum to more than 3"),
     ):
         with pytest.raises(ValueError, match=message):

@@ -494,6 +494,7 @@ BAD_CALLS = {
     "diagnostics: text": (lambda: HUBER.diagnostics("x"), "^threshold must be a number, got thr"),
     "conf_int: text": (lambda: HUBER.conf_int("x"), "^level must be a number, got level='x'"),
     "conf_int: list": (lambda: HUBER.conf_int([0.5]), "^level must be a number"),
+    "summary: text": (lambda: HUBER.summary("x"), "^level must be a number, got level='x'"),
     "outliers: nan": (lambda: HUBER.outliers(np.nan), "^threshold must"),
 }
 

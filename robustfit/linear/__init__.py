@@ -313,7 +313,12 @@ def _s_loss(s_loss: str | Loss | None, loss: Loss) -> Loss:
                 f"breakdown=0.5) is one), got s_loss={s_loss!r}"
             )
         return s_loss
-    return get_loss(s_loss or (loss if loss.bounded else "tukey"), breakdown=0.5)
+    if s_loss is None:
+        return get_loss(loss if loss.bounded else "tukey", breakdown=0.5)
+    try:
+        return get_loss(s_loss, breakdown=0.5)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"s_loss must be a bounded loss or its name: {error}") from error
 
 
 def _automatic(outcome: Outcome) -> str:
