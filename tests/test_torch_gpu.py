@@ -33,6 +33,20 @@ def close(found, expected, dtype):
     torch.testing.assert_close(found.double().cpu(), expected, rtol=eps, atol=size, equal_nan=True)
 
 
+class Odd(Loss):
+    """A loss of one's own that only torch and NumPy can evaluate."""
+
+    @staticmethod
+    def rho1(v, m):
+        return 0.5 * m.square(v)
+
+    @staticmethod
+    def weight1(v, m):
+        return 1.0 + 0.0 * m.square(v)
+
+    dpsi1 = weight1
+
+
 # -- the passes by torch's own operations ----------------------------------------------------
 
 
@@ -77,10 +91,26 @@ def test_eager_passes_reduce_weigh_and_leave_the_inputs_alone(eager):
     assert torch.equal(b, before[1])
 
 
+def test_eager_passes_take_formulas_for_torch_alone(eager):
+    r = torch.randn(20)
+    found = robust_loss(r, torch.zeros(20), Odd(1.0), reduction="none")
+    torch.testing.assert_close(found, 0.5 * r * r)
+
+
 def test_eager_passes_have_second_derivatives(eager):
     a = residuals(get_loss("cauchy"))[:9].requires_grad_()
     b = torch.zeros(9).double()
     assert torch.autograd.gradgradcheck(lambda x: robust_loss(x, b, "cauchy"), a)
+
+
+def test_eager_passes_run_where_there_is_no_memory():
+    for shape in ((), (0,), (7,), (2, 3)):
+        a = torch.empty(shape, device="meta", requires_grad=True)
+        for reduction in ("none", "mean", "sum"):
+            value = rt.welsch_loss(a, torch.empty(shape, device="meta"), reduction)
+            assert value.shape == (shape if reduction == "none" else ())
+            (gradient,) = torch.autograd.grad(value, a, torch.empty_like(value))
+            assert gradient.shape == shape
 
 
 def test_few_kernels_where_there_are_none_of_ours():
@@ -135,20 +165,6 @@ def test_formula_that_depends_on_data_is_refused():
 # -- on a GPU --------------------------------------------------------------------------------
 
 
-class Odd(Loss):
-    """A loss of one's own that only torch and NumPy can evaluate."""
-
-    @staticmethod
-    def rho1(v, m):
-        return 0.5 * m.square(v)
-
-    @staticmethod
-    def weight1(v, m):
-        return 1.0 + 0.0 * m.square(v)
-
-    dpsi1 = weight1
-
-
 @on_gpu
 @pytest.mark.parametrize("name", LOSSES)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
@@ -199,6 +215,9 @@ def test_gpu_other_inputs():
     (gradient,) = torch.autograd.grad(found, a)
     torch.testing.assert_close(gradient.double(), 0.5 * loss.psi(2.0 * u) / 48)
     assert robust_loss(a[:0], b[:0], loss, reduction="sum") == 0.0
+    assert torch.isnan(robust_loss(a[:0], b[:0], loss))
+    imaginary = torch.complex(a.detach(), a.detach()).conj().imag
+    torch.testing.assert_close(robust_loss(imaginary, b), robust_loss(-a.detach(), b))
     assert robust_loss(a.double(), b, loss).dtype == torch.float64
     mixed = robust_loss(a.bfloat16(), b, loss, reduction="none")
     assert mixed.dtype == torch.float32

@@ -70,11 +70,11 @@ def _is_constant(k: Tensor, a: Tensor) -> bool:
 
 
 def _in_memory(*tensors: Tensor) -> bool:
-    """Tell whether these are ordinary tensors, not empty ones of the CPU, and no wrappers."""
+    """Tell whether these are ordinary tensors, not empty, and no wrappers."""
     try:
         for x in tensors:
-            # A wrapper has no address.
-            if type(x) not in _PLAIN or (x.data_ptr() == 0 and x.is_cpu):
+            # A wrapper raises an error; a tensor on the meta device is ordinary, but nowhere.
+            if type(x) not in _PLAIN or (x.data_ptr() == 0 and (x.is_cpu or x.numel() == 0)):
                 return False
     except RuntimeError:
         return False

@@ -15,8 +15,8 @@ from robustfit import _namespace
 from robustfit.losses import Loss
 from robustfit.torch._kernels import keeps_nan
 
-# psi(+-inf) is taken as psi here, so that inf * 0 cannot occur; finite in float32.
-_HUGE = 1e37
+#: psi(+-inf) is taken as psi here, so that inf * 0 cannot occur; finite in float32.
+HUGE = 1e37
 
 
 class _Unrecorded(type(_namespace.Torch)):  # type: ignore[misc]
@@ -36,7 +36,7 @@ def values(loss: Loss, k: float | Tensor, a: Tensor, b: Tensor, dtype: torch.dty
         scaled, formula = loss.engine("rho")
         return _tensor(scaled(formula, r, k, _m, *loss.shape))
     value = (k * k) * type(loss).rho1(r / k, _m, *loss.shape)
-    return _tensor(value if keeps_nan(loss) else torch.where(r == r, value, r))
+    return _tensor(value if keeps_nan(type(loss), loss.shape) else torch.where(r == r, value, r))
 
 
 def total(loss: Loss, k: float | Tensor, a: Tensor, b: Tensor, factor: float) -> Tensor:
@@ -51,7 +51,7 @@ def slopes(loss: Loss, k: float | Tensor, a: Tensor, b: Tensor, factor: float, g
         scaled, formula = loss.engine("psi")
         slope = scaled(formula, r, k, _m, *loss.shape)
     else:
-        r.clamp_(-_HUGE, _HUGE)
+        r.clamp_(-HUGE, HUGE)
         slope = type(loss).weight1(r / k, _m, *loss.shape) * r
     return _tensor(slope.mul_(g * factor if g.numel() == 1 else g))
 

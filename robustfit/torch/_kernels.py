@@ -66,10 +66,14 @@ def slopes(loss: Loss, k: float, a: Tensor, b: Tensor, factor: float, g: Tensor)
     return out
 
 
-def keeps_nan(loss: Loss, m: Any = _scalar) -> bool:
-    """Tell whether the formula of rho is NaN where its argument is."""
-    with np.errstate(all="ignore"):
-        return math.isnan(type(loss).rho1(math.nan, m, *loss.shape))
+def keeps_nan(loss: type[Loss], shape: tuple[float, ...], m: Any = _scalar) -> bool:
+    """Tell whether the formula of rho is NaN where its argument is, as far as can be seen."""
+    try:
+        with np.errstate(all="ignore"):
+            return math.isnan(loss.rho1(math.nan, m, *shape))
+    except AttributeError:
+        # A formula of a caller for torch alone.
+        return False
 
 
 def _dense(*tensors: Tensor) -> tuple[Tensor, ...]:
@@ -291,7 +295,7 @@ def _launch(
 @functools.lru_cache(maxsize=512)
 def _bound(kind: Kind, loss: Loss, single: bool) -> tuple[int, NDArray[np.float64]]:
     """Return the address of a kernel of a loss, and its shape parameters."""
-    keeps = not single or keeps_nan(loss, _single)
+    keeps = not single or keeps_nan(type(loss), loss.shape, _single)
     compiled = _kernel(kind, cast(Any, type(loss)), len(loss.shape), single, keeps)
     return compiled.address, np.array(loss.shape, dtype=np.float64)
 
