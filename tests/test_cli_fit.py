@@ -183,7 +183,9 @@ def test_exact_fit_is_told(capsys):
 
 def test_progress_is_drawn_where_it_is_asked_for(data, capsys):
     assert cli.main(["fit", data, LINE, "--progress"]) == 0
-    assert "irls" in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert "irls" in err
+    assert "robustfit: fitting 30 rows" in err
     assert cli.main(["fit", data, LINE]) == 0
     assert capsys.readouterr().err == ""
 
@@ -217,8 +219,8 @@ GOOD = "x,y,none\n" + "".join(f"{i},{2 * i + i % 3},\n" for i in range(20))
         ("empty", LINE, "empty.csv is empty"),
         ("blank", LINE, "blank.csv is empty"),
         ("header", LINE, "header.csv has a header but no rows"),
-        ("one", LINE, "1 rows are too few for 2 coefficients"),
-        ("two", LINE, "2 rows are too few for 2 coefficients"),
+        ("one", LINE, "the 2 coefficients need more rows than 1"),
+        ("two", LINE, "the 2 coefficients need more rows than 2"),
         ("text", LINE, "column 'y' must hold numbers, but there is text in 1 of 21 rows"),
         ("missing", LINE, "column 'x' is missing or infinite in 20 of 20 rows"),
         ("long", LINE, "more values than the header has names"),

@@ -70,7 +70,7 @@ def verdict(fits: dict[str, Any]) -> str:
     apart, p = found["ls_distance"], found["ls_pvalue"]
     pvalue = f"p = {p:.2g}" if p > _SMALLEST else f"p < {_SMALLEST:g}"
     return (
-        f"Least squares and the MM-estimate are {apart:.1f} standard errors of their difference "
+        f"Least squares and the MM-estimate are {apart:.3g} standard errors of their difference "
         f"apart ({pvalue} if the errors were normal without outliers)."
     )
 

@@ -29,9 +29,12 @@ def run(args: argparse.Namespace) -> int:
     check_outputs([args.csv_out, args.plot], args.data)
     kind = None if args.plot is None else plot_format(args.plot)
     frame, _ = read(args.data, args.format, args.sep, args.decimal)
+    say(args, frame, f"fitting {len(frame)} rows")
     steps: list[Any] = []
     fit = fitted(args, frame, callback=steps.append if args.picture == "convergence" else None)
     labels = row_labels(args, frame)
+    if kind is not None:
+        say(args, frame, "drawing")
     # All files are ready before the first is written.
     files = {}
     if args.csv_out is not None:
@@ -78,7 +81,7 @@ def by_formula(args: argparse.Namespace, frame: Any, **options: Any) -> Any:
         raise ValueError(text.replace("cov_type=", "--cov=")) from error
     if not found.df_resid > 0.0:
         raise ValueError(
-            f"{found.nobs:g} rows are too few for {len(found.x)} coefficients "
+            f"the {len(found.x)} coefficients need more rows than {found.nobs:g} "
             f"({', '.join(found.names[:6])}{', ...' if len(found.names) > 6 else ''})"
         )
     return found
@@ -90,6 +93,12 @@ def shows_progress(args: argparse.Namespace, frame: Any) -> bool:
         many = frame.shape[0] >= _MANY and sys.stderr.isatty()
         return many and importlib.util.find_spec("tqdm") is not None
     return bool(args.progress)
+
+
+def say(args: argparse.Namespace, frame: Any, what: str) -> None:
+    """Tell on standard error what is going on, where a progress bar would be drawn."""
+    if shows_progress(args, frame):
+        print(f"robustfit: {what}", file=sys.stderr, flush=True)
 
 
 def row_labels(args: argparse.Namespace, frame: Any) -> list[str] | None:
@@ -152,13 +161,17 @@ def flagged(fit: Any, frame: Any, labels: list[str] | None) -> list[tuple[str, .
         numbers = zip(
             found.weight, found.resid, found.leverage, found.distance, found.label, strict=True
         )
-        cells = [(f"{w:.3f}", f"{r:.2f}", f"{h:.3f}", f"{d:.2f}", t) for w, r, h, d, t in numbers]
+        cells = [(f"{w:.3f}", _far(r), f"{h:.3f}", _far(d), t) for w, r, h, d, t in numbers]
     used = [str(name) for name in frame.columns if str(name) in fit.formula][:_SHOWN]
     lines: list[tuple[str, ...]] = [(*head, *used)]
     for i, values in zip(rows, cells, strict=True):
         name = str(i) if labels is None else labels[i]
         lines.append((name, *values, *(brief(frame[column].iloc[i]) for column in used)))
     return lines
+
+
+def _far(value: float) -> str:
+    return f"{value:.2f}" if abs(value) < 1e5 else f"{value:.3g}"
 
 
 def brief(value: Any) -> str:

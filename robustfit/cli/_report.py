@@ -34,7 +34,8 @@ h2 { font-size: 1.2rem; margin-top: 2.2rem; border-bottom: 1px solid #ccc; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .92rem; }
 th, td { padding: .2rem .7rem; text-align: right; border-bottom: 1px solid #e3e3e3;
          white-space: nowrap; }
-th:first-child, td:first-child { text-align: left; white-space: normal; overflow-wrap: anywhere; }
+th:first-child, td:first-child { text-align: left; white-space: normal; min-width: 6rem;
+                                 max-width: 24rem; overflow-wrap: break-word; }
 thead th { border-bottom: 2px solid #888; }
 img { max-width: 100%; height: auto; }
 figure { margin: 1rem 0; }
@@ -60,7 +61,9 @@ def run(args: argparse.Namespace) -> int:
     check_outputs([args.out], args.data)
     _fit.plot_format("page.png")
     frame, name = read(args.data, args.format, args.sep, args.decimal)
+    _fit.say(args, frame, f"fitting {len(frame)} rows")
     fit = _fit.fitted(args, frame)
+    _fit.say(args, frame, "drawing")
     content = page(args, fit, frame, name)
     write(Path(args.out), content.encode())
     print(f"{args.out}: {fit.status.verdict}; {len(fit.outliers(0.5))} of {len(fit.weights)} rows "
