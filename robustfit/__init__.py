@@ -8,7 +8,7 @@ import importlib
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
-from robustfit import compat, datasets, losses, scale
+from robustfit import compat, datasets, losses, rows, scale
 from robustfit.exceptions import BasinWarning, ConvergenceWarning, RankWarning
 from robustfit.linear import BatchResult, irls
 from robustfit.losses import get_loss, scipy_loss
@@ -54,6 +54,7 @@ __all__ = [
     "least_squares",
     "location",
     "losses",
+    "rows",
     "scale",
     "scipy_loss",
     "warmup",

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -18,95 +18,49 @@ Array = NDArray[np.float64]
 _LARGEST = 1e150
 # Designs of up to this many elements are copied.
 _SMALL = 1_000_000
+# So many vectors of residuals are kept: at the S-estimate, a rival of it and the M-estimate.
+_RECENT = 3
 # So many values tell what a typical one is.
 _SOME = 100_000
 
 
-@dataclass(frozen=True)
-class Data:
-    """Design, response and weights of the rows that take part.
+@dataclass(frozen=True, kw_only=True)
+class Frame:
+    """Columns and units of a design.
 
     Attributes
     ----------
-    A : ndarray of shape (n, rank)
-        Design, of full column rank once `with_basis` was applied.
-    b : ndarray of shape (n,)
-        Response divided by `unit`.
-    freq, inv_sd : ndarray of shape (n,)
-        Frequency weights and the root of the inverse-variance weights. Where none were given to
-        many rows, one number with a stride of zero: vectors of ones would be a good part of the
-        memory.
     largest : ndarray of shape (rank,)
-        The largest absolute value of each column of `A`.
+        The largest absolute value of each column of the design in inner coordinates.
     size : float
-        The largest absolute response, in the units of `b`.
+        The largest absolute response, in inner units.
     unit : float
-        A power of two, so that dividing by it is exact.
+        A power of two, so that dividing the response by it is exact.
     columns : int
         Number of columns the caller gave.
     names : tuple of str
         Labels of the columns.
-    keep : ndarray of bool or None
-        The rows of the caller's A that take part; None if all do.
     rank : int or None
-        Rank of the design where it is less than the number of columns of A; None if not.
+        Rank of the design where it is less than the number of its columns; None if not.
     basis : ndarray of shape (columns, rank) or None
         Orthonormal basis of the row space; None if the design has full rank.
     column_unit : ndarray of shape (columns,) or None
         Powers of two that columns of extreme size were multiplied by.
     """
 
-    A: Array
-    b: Array
-    freq: Array
-    inv_sd: Array
     largest: Array
     size: float
     unit: float
     columns: int
     names: tuple[str, ...]
-    keep: NDArray[np.bool_] | None = None
     rank: int | None = None
     basis: Array | None = None
     column_unit: Array | None = None
 
     @property
-    def plain(self) -> bool:
-        """Whether no weights were given."""
-        return self.freq.strides == self.inv_sd.strides == (0,)
-
-    @property
-    def row_weights(self) -> Array:
-        """What a row counts for in a sum of squares."""
-        return self.freq if self.plain else self.freq * self.inv_sd**2
-
-    @functools.cached_property
-    def normal(self) -> tuple[Array, Array]:
-        """A'WA and A'Wb, W = diag(row_weights)."""
-        return _kernels.gram(self.A, self.row_weights, self.b)
-
-    @functools.cached_property
-    def nobs(self) -> float:
-        """Number of observations, repetitions counted."""
-        return float(self.freq.sum())
-
-    def take(self, rows: NDArray[np.intp]) -> Data:
-        """Return some of the rows, in the same units."""
-        A, b = self.A[rows], self.b[rows]
-        return replace(
-            self,
-            A=A,
-            b=b,
-            freq=self.freq[rows],
-            inv_sd=self.inv_sd[rows],
-            largest=_kernels.largest(A),
-            size=float(np.max(np.abs(b), initial=0.0)),
-        )
-
-    def with_basis(self, basis: Array) -> Data:
-        """Return the same data in coordinates of the row space."""
-        A = self.A @ basis
-        return replace(self, A=A, largest=_kernels.largest(A), basis=basis)
+    def width(self) -> int:
+        """Number of columns of the design in inner coordinates."""
+        return len(self.largest)
 
     @property
     def coordinates(self) -> Array | None:
@@ -115,14 +69,6 @@ class Data:
             return None
         basis = np.eye(self.columns) if self.basis is None else self.basis
         return basis if self.column_unit is None else basis * self.column_unit[:, None]
-
-    @property
-    def model_matrix(self) -> Array:
-        """The rows that take part, in the caller's columns and units; read-only."""
-        A = self.A if self.basis is None else self.A @ self.basis.T
-        A = A.view() if self.column_unit is None else A / self.column_unit
-        A.setflags(write=False)
-        return A
 
     def expand(self, z: Array) -> Array:
         """Return coefficients of the caller's columns, in the caller's units.
@@ -156,6 +102,139 @@ class Data:
         if self.column_unit is not None:
             cov = cov * self.column_unit * self.column_unit[:, None]
         return np.array(cov)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Data(Frame):
+    """Design, response and weights of the rows that take part.
+
+    Attributes
+    ----------
+    A : ndarray of shape (n, rank)
+        Design, of full column rank once `with_basis` was applied.
+    b : ndarray of shape (n,)
+        Response divided by `unit`.
+    freq, inv_sd : ndarray of shape (n,)
+        Frequency weights and the root of the inverse-variance weights. Where none were given to
+        many rows, one number with a stride of zero: vectors of ones would be a good part of the
+        memory.
+    keep : ndarray of bool or None
+        The rows of the caller's A that take part; None if all do.
+    first : int
+        The number of the first row among all, where these are a block of them.
+    """
+
+    A: Array
+    b: Array
+    freq: Array
+    inv_sd: Array
+    keep: NDArray[np.bool_] | None = None
+    first: int = 0
+
+    @classmethod
+    def of(
+        cls,
+        frame: Frame,
+        A: Array,
+        b: Array,
+        freq: Array,
+        var: Array,
+        keep: NDArray[np.bool_] | None = None,
+    ) -> Data:
+        """Return rows in the units of a frame whose basis they do not have yet."""
+        return cls(
+            A=A if frame.column_unit is None else A * frame.column_unit,
+            b=_in_unit(b, frame.unit),
+            freq=freq if var.strides == (0,) else np.where(var > 0.0, freq, 0.0),
+            inv_sd=var if var.strides == (0,) else np.sqrt(var),
+            keep=keep,
+            **{f.name: getattr(frame, f.name) for f in fields(Frame)},
+        )
+
+    def fold(self, function: Callable[..., Any], *args: Any, merge: object = None) -> Any:
+        """Return ``function(self, *args)``: all rows are one block."""
+        return function(self, *args)
+
+    @functools.cached_property
+    def _recent(self) -> dict[bytes, Array]:
+        return {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "_recent"}
+
+    def residuals(self, x: Array) -> Array:
+        """Return b - A x, read-only; the last few are kept, because the guard asks again."""
+        known = self._recent.get(x.tobytes())
+        return self.remember(x, _kernels.residuals(self.A, self.b, x)) if known is None else known
+
+    def remember(self, x: Array, r: Array) -> Array:
+        """Return the residuals r of x, kept."""
+        r.setflags(write=False)
+        for old in list(self._recent)[: 1 - _RECENT]:
+            del self._recent[old]
+        self._recent[x.tobytes()] = r
+        return r
+
+    def forget(self) -> None:
+        """Keep no residuals any longer."""
+        self._recent.clear()
+
+    @property
+    def plain(self) -> bool:
+        """Whether no weights were given."""
+        return self.freq.strides == self.inv_sd.strides == (0,)
+
+    @property
+    def row_weights(self) -> Array:
+        """What a row counts for in a sum of squares."""
+        return self.freq if self.plain else self.freq * self.inv_sd**2
+
+    @functools.cached_property
+    def normal(self) -> tuple[Array, Array]:
+        """A'WA and A'Wb, W = diag(row_weights)."""
+        return _kernels.gram(self.A, self.row_weights, self.b)
+
+    @functools.cached_property
+    def nobs(self) -> float:
+        """Number of observations, repetitions counted."""
+        return float(self.freq.sum())
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Number of rows, and of columns in inner coordinates."""
+        return len(self.b), self.width
+
+    @property
+    def sharpest(self) -> float:
+        """The largest `inv_sd`."""
+        return float(np.max(self.inv_sd, initial=0.0))
+
+    def take(self, rows: Any) -> Data:
+        """Return some of the rows, in the same units."""
+        A, b = self.A[rows], self.b[rows]
+        return replace(
+            self,
+            A=A,
+            b=b,
+            freq=self.freq[rows],
+            inv_sd=self.inv_sd[rows],
+            largest=_kernels.largest(A),
+            size=float(np.max(np.abs(b), initial=0.0)),
+            keep=None,
+        )
+
+    def with_basis(self, basis: Array) -> Data:
+        """Return the same data in coordinates of the row space."""
+        A = self.A @ basis
+        return replace(self, A=A, largest=_kernels.largest(A), basis=basis)
+
+    @property
+    def model_matrix(self) -> Array:
+        """The rows that take part, in the caller's columns and units; read-only."""
+        A = self.A if self.basis is None else self.A @ self.basis.T
+        A = A.view() if self.column_unit is None else A / self.column_unit
+        A.setflags(write=False)
+        return A
 
     def spread(self, values: Array) -> Array:
         """Return values of the rows that take part at the caller's rows, NaN elsewhere."""
@@ -212,22 +291,23 @@ def prepare(
     if not np.any(largest):
         raise ValueError(f"A must have a column that is not zero, got shape {(n, p)}")
     if var_weights is not None:
-        freq, var = np.where(var > 0.0, freq, 0.0), np.sqrt(var)
+        freq = np.where(var > 0.0, freq, 0.0)
     counted = freq_weights is not None or var_weights is not None
     unit = _unit(response[freq > 0.0] if counted else response)
+    top = float(_kernels.largest(response[:, None])[0])
+    frame = frame_of(largest, unit, top, labels)
+    return Data.of(frame, _own(design, A), response, freq, var, keep)
+
+
+def frame_of(largest: Array, unit: float, top: float, names: tuple[str, ...]) -> Frame:
+    """Return the units of columns and a response with these largest values."""
     column_unit = _extreme_columns(largest)
-    b = _in_unit(response, unit)
-    return Data(
-        A=_own(design, A) if column_unit is None else design * column_unit,
-        b=b,
-        freq=freq,
-        inv_sd=var,
+    return Frame(
         largest=largest if column_unit is None else largest * column_unit,
-        size=float(_kernels.largest(b[:, None])[0]),
+        size=min(top / unit, _LARGEST),
         unit=unit,
-        columns=p,
-        names=labels,
-        keep=keep,
+        columns=len(names),
+        names=names,
         column_unit=column_unit,
     )
 
@@ -243,7 +323,10 @@ def _ordinary(design: Array, response: Array, names: tuple[str, ...]) -> Data | 
     if not unit > 0.0:
         return None
     ones = np.ones(n)
-    return Data(A, b, ones, ones, largest, size, unit, p, names)
+    return Data(
+        A=A, b=b, freq=ones, inv_sd=ones, largest=largest, size=size, unit=unit, columns=p,
+        names=names,
+    )  # fmt: skip
 
 
 def _unit(b: Array) -> float:
@@ -258,7 +341,12 @@ def _unit(b: Array) -> float:
     some = np.abs(b[:: max(1, len(b) // _SOME)])
     # Where most are zero, the others count.
     some = some[some > 0.0] if np.any(some) else np.abs(b[b != 0.0])
-    return max(linalg.power_of_two(float(np.median(some))), 2.0**-500 * linalg.power_of_two(top))
+    return response_unit(float(np.median(some)), top)
+
+
+def response_unit(typical: float, largest: float) -> float:
+    """Return the unit of a response with this typical and this largest absolute value."""
+    return max(linalg.power_of_two(typical), 2.0**-500 * linalg.power_of_two(largest))
 
 
 def _in_unit(b: Array, unit: float) -> Array:

@@ -41,7 +41,7 @@ import dataclasses
 import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -115,6 +115,8 @@ class Fitted:
     tau : ndarray of shape (n,) or None
         Factors of the design-adaptive scale, see `robustfit.scale.tau_factors`; None if `scale`
         is another one.
+    known_root : ndarray or None
+        `root`, where these are a block of the rows.
     """
 
     A: Array
@@ -128,6 +130,11 @@ class Fitted:
     groups: NDArray[Any] | None = None
     tau: Array | None = None
     root_weights: Array | None = None
+    known_root: Array | None = None
+
+    def fold(self, function: Callable[..., Any], *args: Any, merge: object = None) -> Any:
+        """Return ``function(self, *args)``: all rows are one block."""
+        return function(self, *args)
 
     @functools.cached_property
     def row_weights(self) -> Array:
@@ -162,12 +169,29 @@ class Fitted:
         return np.asarray(self.loss.dpsi(self.u))
 
     @functools.cached_property
+    def weight(self) -> Array:
+        """Robustness weights."""
+        return np.asarray(self.loss.weight(self.u))
+
+    @property
+    def psi_square(self) -> Array:
+        """Square of `psi`."""
+        return self.psi**2
+
+    @functools.cached_property
+    def moments(self) -> "Moments":
+        """Sums over the rows."""
+        return moments_of(self)
+
+    @functools.cached_property
     def root(self) -> Array:
         """H with H H' = (X' W X)^-1; the rows z of X H are those that the sums below run over.
 
         W are the weights that the fit ends with, where it has a redescending loss: in the
         coordinates of the whole design, rejected leverage points would hide the good rows.
         """
+        if self.known_root is not None:
+            return self.known_root
         weights = self.row_weights if self.root_weights is None else self.root_weights
         return linalg.inverse_root(self.A, weights)
 
@@ -190,17 +214,90 @@ class Fitted:
     @property
     def df_resid(self) -> float:
         """Number of observations less the rank."""
-        return self.nobs - float(self.A.shape[1])
+        return self.nobs - float(self.width)
+
+    @property
+    def width(self) -> int:
+        """Number of coefficients."""
+        return int(self.A.shape[1])
+
+    def of_design(self) -> "Fitted":
+        """Return the same with the root of the whole design."""
+        return dataclasses.replace(self, root_weights=None)
 
 
-def degrees_of_freedom(fitted: Fitted, cov_type: str) -> float:
+class Solution(Protocol):
+    """What a covariance needs of a solution: `Fitted`, or one whose rows are not in memory."""
+
+    @property
+    def loss(self) -> Loss:
+        """The loss of the fit."""
+
+    @property
+    def scale(self) -> float:
+        """Scale, in response units."""
+
+    @property
+    def root(self) -> Array:
+        """See `Fitted.root`."""
+
+    @property
+    def nobs(self) -> float:
+        """Number of observations, repetitions counted."""
+
+    @property
+    def df_resid(self) -> float:
+        """Number of observations less the rank."""
+
+    @property
+    def width(self) -> int:
+        """Number of coefficients."""
+
+    @property
+    def moments(self) -> "Moments":
+        """Sums over the rows."""
+
+    @property
+    def s_stage(self) -> SStage | None:
+        """The S-estimate of an MM-estimate."""
+
+    def fold(
+        self, function: Callable[..., Any], *args: Any, merge: Callable[[Any, Any], Any] = ...
+    ) -> Any:
+        """Return what a function of `Fitted` returns for the blocks of rows, merged."""
+
+    def of_design(self) -> "Solution":
+        """Return the same with the root of the whole design."""
+
+
+class Moments(NamedTuple):
+    """Sums of psi', (psi' - 1)^2, psi^2 and the weights over the rows, repetitions counted."""
+
+    dpsi: float
+    spread: float
+    psi_square: float
+    weight: float
+
+
+def moments_of(fitted: Fitted) -> Moments:
+    """Return the sums over the rows of a block, or over all."""
+    f = fitted.freq
+    return Moments(
+        float(f @ fitted.dpsi),
+        float(f @ (fitted.dpsi - 1.0) ** 2),
+        float(f @ fitted.loss.psi(fitted.u) ** 2),
+        float(f @ fitted.weight),
+    )
+
+
+def degrees_of_freedom(fitted: Solution, cov_type: str) -> float:
     """Return those of Student's t for the estimates over their standard errors."""
-    if cov_type == "cluster":
+    if cov_type == "cluster" and isinstance(fitted, Fitted):
         return float(np.max(_codes(fitted)))
     return fitted.df_resid
 
 
-def covariance(fitted: Fitted, cov_type: str) -> Array:
+def covariance(fitted: Solution, cov_type: str) -> Array:
     """Return the covariance matrix of the coefficients, NaN where it is not defined.
 
     It is not defined when no degree of freedom is left or when mean psi' is not positive:
@@ -213,17 +310,19 @@ def covariance(fitted: Fitted, cov_type: str) -> Array:
         If the solution lacks what `cov_type` needs: the S-estimate whose scale it has for
         "avar1", the groups for "cluster".
     """
-    p = fitted.A.shape[1]
+    p = fitted.width
     undefined = np.full((p, p), np.nan)
     if fitted.df_resid <= 0.0:
         return undefined
-    if cov_type in ("matlab", "gsl"):
+    if cov_type in IN_MEMORY and not isinstance(fitted, Fitted):
+        raise ValueError(f"cov_type={cov_type!r} needs all rows in memory")
+    if cov_type in ("matlab", "gsl") and isinstance(fitted, Fitted):
         sigma = matlab_sigmas(fitted, leveraged=cov_type == "matlab")["s"]
         return np.asarray(linalg.inverse_gram(fitted.A, fitted.row_weights) * sigma * sigma)
     if not _slope(fitted) > 0.0:
         return undefined
     if cov_type in _OF_DESIGN:
-        fitted = dataclasses.replace(fitted, root_weights=None)
+        fitted = fitted.of_design()
     if fitted.root.shape[1] < p:
         return undefined
     try:
@@ -238,7 +337,7 @@ def covariance(fitted: Fitted, cov_type: str) -> Array:
     return cov
 
 
-def lone_coefficients(fitted: Fitted, *, clustered: bool = False) -> NDArray[np.bool_]:
+def lone_coefficients(fitted: Solution, *, clustered: bool = False) -> NDArray[np.bool_]:
     """Tell which coefficients rest on rows, or groups, that their own residuals do not judge.
 
     Parameters
@@ -261,31 +360,35 @@ def lone_coefficients(fitted: Fitted, *, clustered: bool = False) -> NDArray[np.
     contrast in these coordinates. It is lost where more than half of that lies along such
     eigenvectors.
     """
-    weight = np.asarray(fitted.loss.weight(fitted.u))
-    values, vectors = np.linalg.eigh(gram(fitted, weight))
+    values, vectors = np.linalg.eigh(fitted.fold(gram_of, "weight"))
     if not values[0] > 0.0:
-        return np.zeros(fitted.A.shape[1], dtype=bool)
+        return np.zeros(fitted.width, dtype=bool)
     half = vectors / np.sqrt(values)
     contrasts = fitted.root @ half
-    lone = _lone_groups(fitted, weight, half) if clustered else _lone_rows(fitted, weight, half)
+    find = _lone_groups if clustered else _lone_rows
+    lone = fitted.fold(find, half, merge=_stack)
     share = np.sum((contrasts @ lone.T) ** 2, axis=1) / np.sum(contrasts**2, axis=1)
     return np.asarray(share > _LOST)
 
 
-def _lone_rows(fitted: Fitted, weight: Array, half: Array) -> Array:
+def _stack(above: Array, under: Array) -> Array:
+    return np.concatenate([above, under])
+
+
+def _lone_rows(fitted: Fitted, half: Array) -> Array:
     """Return the directions that single rows determine, of length 1."""
-    found = []
+    found = [np.zeros((0, len(half)))]
     for rows, z in z_blocks(fitted):
-        z = (z @ half) * np.sqrt(weight[rows, None])
+        z = (z @ half) * np.sqrt(fitted.weight[rows, None])
         leverage = np.sum(z * z, axis=1)
         lone = (leverage > _LONE) & (fitted.freq[rows] > 0.0)
         found.append(z[lone] / np.sqrt(leverage[lone, None]))
     return np.concatenate(found)
 
 
-def _lone_groups(fitted: Fitted, weight: Array, half: Array) -> Array:
+def _lone_groups(fitted: Fitted, half: Array) -> Array:
     """Return the directions that single groups determine, of length 1."""
-    code = _codes(fitted)
+    code, weight = _codes(fitted), fitted.weight
     trace = np.zeros(np.max(code) + 1)
     for rows, z in z_blocks(fitted):
         square = np.sum((z @ half) ** 2, axis=1)
@@ -304,62 +407,87 @@ def _lone_groups(fitted: Fitted, weight: Array, half: Array) -> Array:
 #    X'X = I there -------------------------------------------------------------------------------
 
 
-def _huber1(fitted: Fitted, ddof: int = 0) -> Array:
+def _huber1(fitted: Solution, ddof: int = 0) -> Array:
     factor = _correction(fitted, ddof) ** 2 * _psi_square(fitted) / _slope(fitted) ** 2
     return factor * np.eye(fitted.root.shape[1])
 
 
-def _huber2(fitted: Fitted) -> Array:
-    bread = np.linalg.inv(gram(fitted, fitted.dpsi))
+def _huber2(fitted: Solution) -> Array:
+    bread = np.linalg.inv(fitted.fold(gram_of, "dpsi"))
     return np.asarray(bread * _correction(fitted) * _psi_square(fitted) / _slope(fitted))
 
 
-def _huber3(fitted: Fitted) -> Array:
-    bread = np.linalg.inv(gram(fitted, fitted.dpsi))
+def _huber3(fitted: Solution) -> Array:
+    bread = np.linalg.inv(fitted.fold(gram_of, "dpsi"))
     return np.asarray(bread @ bread * _psi_square(fitted) / _correction(fitted))
 
 
-def _avar1(fitted: Fitted) -> Array:
+def _avar1(fitted: Solution) -> Array:
     stage, n = fitted.s_stage, fitted.nobs
     if stage is None or not at_s_scale(fitted):
         raise ValueError(
             "cov_type='avar1' is for an MM-estimate, whose scale is that of its S-estimate; "
             "cov_type='w', 'HC' or 'huber' serve any other fit"
         )
-    u = stage.resid * fitted.inv_sd / stage.scale
-    chi = stage.loss.rho(u) / stage.loss.sup
-    growth = float(np.sum(fitted.freq * stage.loss.psi(u) * u)) / stage.loss.sup / n
+    parts = fitted.fold(_avar_sums)
+    growth = parts.growth / n
     if not growth > 0.0:
         raise np.linalg.LinAlgError("the S-scale is not a regular solution")
-    bread = np.linalg.inv(gram(fitted, fitted.dpsi))
-    ratio = fitted.shrink if fitted.adjusted else 1.0
-    by_scale = bread @ total(fitted, fitted.dpsi * fitted.u * ratio) / growth
-    cross = np.outer(by_scale, bread @ total(fitted, fitted.psi * chi)) / n
-    spread = float(np.sum(fitted.freq * (chi**2 - stage.breakdown**2))) / n**2
-    direct = bread @ gram(fitted, fitted.psi**2) @ bread
+    bread = np.linalg.inv(fitted.fold(gram_of, "dpsi"))
+    by_scale = bread @ parts.slope / growth
+    cross = np.outer(by_scale, bread @ parts.mixed) / n
+    direct = bread @ fitted.fold(gram_of, "psi_square") @ bread
+    spread = parts.spread / n**2
     return _nonnegative(direct - cross - cross.T + spread * np.outer(by_scale, by_scale))
 
 
-def _weighted(fitted: Fitted) -> Array:
-    weight, f, n = np.asarray(fitted.loss.weight(fitted.u)), fitted.freq, fitted.nobs
-    mean_weight = float(f @ weight) / n
-    if fitted.tau is None:
-        factor = _psi_square(fitted) * (_correction(fitted) / _slope(fitted)) ** 2 * mean_weight
-    else:
-        u, square = fitted.u / fitted.tau, fitted.tau**2
+class _AvarSums(NamedTuple):
+    """Sums over the rows for "avar1"."""
+
+    growth: float
+    slope: Array
+    mixed: Array
+    spread: float
+
+
+def _avar_sums(fitted: Fitted) -> _AvarSums:
+    stage = fitted.s_stage
+    assert stage is not None
+    u = stage.resid * fitted.inv_sd / stage.scale
+    chi = stage.loss.rho(u) / stage.loss.sup
+    ratio = fitted.shrink if fitted.adjusted else 1.0
+    return _AvarSums(
+        float(np.sum(fitted.freq * stage.loss.psi(u) * u)) / stage.loss.sup,
+        total(fitted, fitted.dpsi * fitted.u * ratio),
+        total(fitted, fitted.psi * chi),
+        float(np.sum(fitted.freq * (chi**2 - stage.breakdown**2))),
+    )
+
+
+def _weighted(fitted: Solution) -> Array:
+    n = fitted.nobs
+    mean_weight = fitted.moments.weight / n
+    if isinstance(fitted, Fitted) and fitted.tau is not None:
+        u, square, f = fitted.u / fitted.tau, fitted.tau**2, fitted.freq
         slope = float(f @ fitted.loss.dpsi(u)) / n
         factor = float(f @ (square * fitted.loss.psi(u) ** 2)) / n / slope**2
         factor *= mean_weight / (float(f @ square) / n)
-    return np.asarray(factor * np.linalg.inv(gram(fitted, weight)))
+    else:
+        factor = _psi_square(fitted) * (_correction(fitted) / _slope(fitted)) ** 2 * mean_weight
+    return np.asarray(factor * np.linalg.inv(fitted.fold(gram_of, "weight")))
 
 
-def _jackknife(fitted: Fitted) -> Array:
-    bread = np.linalg.inv(gram(fitted, fitted.dpsi))
+def _jackknife(fitted: Solution) -> Array:
+    bread = np.linalg.inv(fitted.fold(gram_of, "dpsi"))
+    return np.asarray(bread @ fitted.fold(_gram_without, bread) @ bread)
+
+
+def _gram_without(fitted: Fitted, bread: Array) -> Array:
+    """Return the Gram matrix with psi of each row as it would be without the row."""
     own = np.empty(len(fitted.freq))
     for rows, z in z_blocks(fitted):
         own[rows] = fitted.dpsi[rows] * np.einsum("ij,jk,ik->i", z, bread, z)
-    without = fitted.psi / np.maximum(1.0 - own, 0.01)
-    return np.asarray(bread @ gram(fitted, without**2) @ bread)
+    return gram(fitted, (fitted.psi / np.maximum(1.0 - own, 0.01)) ** 2)
 
 
 def _cluster(fitted: Fitted) -> Array:
@@ -370,12 +498,12 @@ def _cluster(fitted: Fitted) -> Array:
     sums = np.zeros((count, fitted.root.shape[1]))
     for rows, z in z_blocks(fitted):
         np.add.at(sums, code[rows], z * (fitted.freq * fitted.psi)[rows, None])
-    half = sums @ np.linalg.inv(gram(fitted, fitted.dpsi))
+    half = sums @ np.linalg.inv(fitted.fold(gram_of, "dpsi"))
     factor = count / (count - 1.0) * (n - 1.0) / fitted.df_resid
     return np.asarray(half.T @ half * factor)
 
 
-_FORMS: dict[str, Callable[[Fitted], Array]] = {
+_FORMS: dict[str, Callable[[Any], Array]] = {
     "H1": _huber1,
     "H2": _huber2,
     "H3": _huber3,
@@ -387,6 +515,8 @@ _FORMS: dict[str, Callable[[Fitted], Array]] = {
 }
 # The forms that take variances from the residuals of single rows or groups.
 _OF_RESIDUALS = ("avar1", "HC", "cluster")
+#: The forms that need all rows in memory.
+IN_MEMORY = ("cluster", "matlab", "gsl")
 # The forms that contain X'X.
 _OF_DESIGN = ("H1", "H3", "huber")
 COV_TYPES = (*_FORMS, "matlab", "gsl")
@@ -395,7 +525,7 @@ COV_TYPES = (*_FORMS, "matlab", "gsl")
 # -- their parts -------------------------------------------------------------------------------
 
 
-def at_s_scale(fitted: Fitted) -> bool:
+def at_s_scale(fitted: Solution) -> bool:
     """Tell whether the scale of the solution is that of its S-estimate."""
     stage = fitted.s_stage
     return stage is not None and abs(stage.scale - fitted.scale) <= 1e-8 * fitted.scale
@@ -410,27 +540,37 @@ def z_blocks(fitted: Fitted) -> Iterator[tuple[slice, Array]]:
 def gram(fitted: Fitted, values: Array) -> Array:
     """Return the sum of values z z', repetitions counted."""
     w = fitted.freq * values
-    return np.asarray(sum((z * w[rows, None]).T @ z for rows, z in z_blocks(fitted)))
+    start = np.zeros((fitted.root.shape[1],) * 2)
+    parts = ((z * w[rows, None]).T @ z for rows, z in z_blocks(fitted))
+    return np.asarray(sum(parts, start))
+
+
+def gram_of(fitted: Fitted, name: str) -> Array:
+    """Return `gram` of an attribute."""
+    return gram(fitted, getattr(fitted, name))
 
 
 def total(fitted: Fitted, values: Array) -> Array:
     """Return the sum of values z, repetitions counted."""
     w = fitted.freq * values
-    return np.asarray(sum(w[rows] @ z for rows, z in z_blocks(fitted)))
+    parts = (w[rows] @ z for rows, z in z_blocks(fitted))
+    return np.asarray(sum(parts, np.zeros(fitted.root.shape[1])))
 
 
-def _slope(fitted: Fitted) -> float:
-    return _mean_variance(fitted.dpsi, fitted.freq, ddof=0)[0]
+def _slope(fitted: Solution) -> float:
+    return fitted.moments.dpsi / fitted.nobs
 
 
-def _correction(fitted: Fitted, ddof: int = 0) -> float:
+def _correction(fitted: Solution, ddof: int = 0) -> float:
     """Return Huber's K."""
-    slope, spread = _mean_variance(fitted.dpsi, fitted.freq, ddof)
-    return 1.0 + float(fitted.A.shape[1]) / fitted.nobs * spread / slope**2
+    n, slope = fitted.nobs, _slope(fitted)
+    square = max(fitted.moments.spread - n * (slope - 1.0) ** 2, 0.0)
+    spread = square / (n - ddof) if n > ddof else np.nan
+    return 1.0 + float(fitted.width) / n * spread / slope**2
 
 
-def _psi_square(fitted: Fitted) -> float:
-    return float(np.sum(fitted.freq * fitted.loss.psi(fitted.u) ** 2)) / fitted.df_resid
+def _psi_square(fitted: Solution) -> float:
+    return fitted.moments.psi_square / fitted.df_resid
 
 
 def _groups(fitted: Fitted) -> NDArray[Any]:
@@ -481,7 +621,7 @@ def matlab_sigmas(fitted: Fitted, *, leveraged: bool) -> dict[str, float]:
     mad_s = matlab_scale(adjusted if leveraged else standardised, fitted.freq, p)
     with np.errstate(divide="ignore", invalid="ignore"):
         u = np.where(adjusted == 0.0, 0.0, adjusted / mad_s)
-    slope, _ = _mean_variance(fitted.loss.dpsi(u), fitted.freq, ddof=0)
+    slope = float(fitted.freq @ fitted.loss.dpsi(u)) / n
     if not slope > 0.0:
         return {"ols_s": ols_s, "mad_s": mad_s, "robust_s": np.nan, "s": ols_s}
     psi = fitted.shrink * fitted.loss.psi(u)
@@ -514,10 +654,3 @@ def matlab_scale(resid: Array, freq: Array, p: int) -> float:
         )
     a = np.sort(np.repeat(np.abs(resid), freq.astype(np.intp)))
     return float(np.median(a[max(p - 1, 0) :])) / ROUNDED_MAD
-
-
-def _mean_variance(values: Array, freq: Array, ddof: int) -> tuple[float, float]:
-    n = float(np.sum(freq))
-    mean = float(np.sum(freq * values)) / n
-    spread = float(np.sum(freq * (values - mean) ** 2))
-    return mean, spread / (n - ddof) if n > ddof else np.nan

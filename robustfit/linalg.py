@@ -26,6 +26,8 @@ _GOOD_PIVOT = 1e-3
 # Up to this many elements the start is solved by QR with refinement: time is no matter.
 _REFINED_ELEMENTS = 200_000
 
+NEARLY_SINGULAR = "solver='cholesky' met nearly singular normal equations; use 'auto'"
+
 
 @dataclass(frozen=True, slots=True)
 class Step:
@@ -80,13 +82,13 @@ def weighted_step(
     if d is not None:
         return Step(d, float(np.sqrt(np.maximum(d @ g, 0.0))), len(d), g)
     if solver == "cholesky":
-        raise ValueError("solver='cholesky' met nearly singular normal equations; use 'auto'")
+        raise ValueError(NEARLY_SINGULAR)
     root = np.sqrt(w)
     A, r = A * root[:, None], r * root
     if ridge is not None:
         A = np.vstack([A, np.diag(np.sqrt(ridge))])
         r = np.concatenate([r, -np.sqrt(ridge) * x])
-    d, rank = _minimum_norm_solution(A, r)
+    d, rank = minimum_norm(A, r, rank_tolerance(A))
     return Step(d, float(np.linalg.norm(A @ d)), rank, g)
 
 
@@ -101,9 +103,10 @@ def bounded_step(A: Array, w: Array, r: Array, *, x: Array, low: Array, high: Ar
     return Step(d, float(np.linalg.norm(A @ d)), len(x), A.T @ (r * root))
 
 
-def _minimum_norm_solution(A: Array, r: Array) -> tuple[Array, int]:
+def minimum_norm(A: Array, r: Array, tolerance: float) -> tuple[Array, int]:
+    """Return the least-squares solution of minimum norm, and the rank of A."""
     scale = column_scale(A)
-    d, _, rank, _ = linalg.lstsq(A * scale, r, cond=rank_tolerance(A), lapack_driver="gelsy")
+    d, _, rank, _ = linalg.lstsq(A * scale, r, cond=tolerance, lapack_driver="gelsy")
     return np.asarray(d * scale), int(rank)
 
 
@@ -114,7 +117,12 @@ def rank_tolerance(A: Array) -> float:
 
 def column_scale(A: Array) -> Array:
     """Return powers of two that bring the largest entry of each column to about one."""
-    return np.asarray(np.ldexp(1.0, -_exponent(largest(A))))
+    return inverse_powers(largest(A))
+
+
+def inverse_powers(x: Array) -> Array:
+    """Return the powers of two that bring each x > 0 to about one."""
+    return np.asarray(np.ldexp(1.0, -_exponent(x)))
 
 
 def _exponent(x: Array) -> NDArray[np.int32]:
@@ -144,9 +152,14 @@ def row_space(A: Array, w: Array, G: Array | None = None) -> Array | None:
         return None
     scale = column_scale(A)
     A = A[w > 0.0] * scale
-    _, singular, Vt = linalg.svd(linalg.qr(A, mode="r")[0][: A.shape[1]], full_matrices=False)
-    rank = int(np.sum(singular > rank_tolerance(A) * singular[0])) if len(singular) else 0
-    if rank == A.shape[1]:
+    return triangle_space(linalg.qr(A, mode="r")[0][: A.shape[1]], scale, rank_tolerance(A))
+
+
+def triangle_space(R: Array, scale: Array, tolerance: float) -> Array | None:
+    """Return what `row_space` does, from a triangular factor of A diag(scale)."""
+    _, singular, Vt = linalg.svd(R, full_matrices=False)
+    rank = int(np.sum(singular > tolerance * singular[0])) if len(singular) else 0
+    if rank == R.shape[1]:
         return None
     return np.asarray(linalg.qr(Vt[:rank].T / scale[:, None], mode="economic")[0])
 
@@ -208,20 +221,33 @@ def inverse_root(A: Array, w: Array) -> Array:
     The columns of A H are orthonormal in the weights w. Small or ill-conditioned designs go
     through QR of the weighted design, large well-conditioned ones through its Gram matrix.
     """
+    root = None
     if A.size > _REFINED_ELEMENTS:
-        G, _ = gram(A, w, np.zeros(len(A)))
-        unit = 1.0 / np.sqrt(np.maximum(np.diagonal(G), 1e-300))
-        L, info = linalg.lapack.dpotrf(G * unit * unit[:, None], lower=True, clean=True)
-        if info == 0 and np.min(np.diagonal(np.asarray(L))) > _GOOD_PIVOT:
-            inverse = linalg.solve_triangular(L, np.eye(len(unit)), lower=True)
-            return np.asarray(unit[:, None] * inverse.T)
+        root = gram_root(gram(A, w, np.zeros(len(A)))[0])
+    if root is not None:
+        return root
     scale = column_scale(A)
-    _, singular, Vt = linalg.svd(_triangular(A, w, scale), full_matrices=False)
-    keep = singular > rank_tolerance(A) * singular[0]
+    return triangle_root(triangular(A, w, scale), scale, rank_tolerance(A))
+
+
+def gram_root(G: Array) -> Array | None:
+    """Return H with H H' = G^-1; None if G is too near to a singular matrix for its digits."""
+    unit = 1.0 / np.sqrt(np.maximum(np.diagonal(G), 1e-300))
+    L, info = linalg.lapack.dpotrf(G * unit * unit[:, None], lower=True, clean=True)
+    if info != 0 or not np.min(np.diagonal(np.asarray(L))) > _GOOD_PIVOT:
+        return None
+    inverse = linalg.solve_triangular(L, np.eye(len(unit)), lower=True)
+    return np.asarray(unit[:, None] * inverse.T)
+
+
+def triangle_root(R: Array, scale: Array, tolerance: float) -> Array:
+    """Return what `inverse_root` does, from a triangular factor of W^(1/2) A diag(scale)."""
+    _, singular, Vt = linalg.svd(R, full_matrices=False)
+    keep = singular > tolerance * singular[0]
     return np.asarray((Vt[keep].T / singular[keep]) * scale[:, None])
 
 
-def _triangular(A: Array, w: Array, scale: Array) -> Array:
+def triangular(A: Array, w: Array, scale: Array) -> Array:
     """Return R of W^(1/2) A D, folding row blocks into it so that A is never copied."""
     n, p = A.shape
     root = np.sqrt(w)

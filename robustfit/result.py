@@ -592,9 +592,12 @@ class FitResult:
             "loss": repr(self.loss),
             "start": self.start,
             "scale_rule": self.scale_rule,
-            "weights": plain(self.weights),
-            "resid": plain(self.resid),
+            **self._of_rows(),
         }
+
+    def _of_rows(self) -> dict[str, Any]:
+        """Return what `to_dict` has of each row."""
+        return {"weights": plain(self.weights), "resid": plain(self.resid)}
 
     def to_matlab(self) -> dict[str, Any]:
         """Return the ``stats`` structure of MATLAB's robustfit.
@@ -682,8 +685,7 @@ class FitResult:
     def _table(
         self, level: float
     ) -> tuple[list[str], tuple[str, ...], list[tuple[str, tuple[str, ...]]]]:
-        limits = self.conf_int(level)
-        low = int(np.sum(self.weights < LOW_WEIGHT))
+        limits, low = self.conf_int(level), self._rejected()
         verdict = self.status.verdict
         head = [
             f"Robust linear fit: {verdict}",
@@ -712,6 +714,10 @@ class FitResult:
             for i, name in enumerate(self.names)
         ]
         return head, columns, rows
+
+    def _rejected(self) -> int:
+        """Return how many rows have a low weight."""
+        return int(np.sum(self.weights < LOW_WEIGHT))
 
     def _inference_line(self) -> str:
         if not np.any(np.isfinite(self.bse)):

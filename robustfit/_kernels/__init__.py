@@ -14,9 +14,16 @@ from robustfit._kernels._rows import (
     residuals,
     rho_sums,
     row_blocks,
+    solve_m_scale,
 )
 from robustfit._kernels._survey import survey
-from robustfit._kernels._threads import in_threads, threads_of_our_own
+from robustfit._kernels._threads import (
+    alone,
+    in_order,
+    in_threads,
+    threads_of_our_own,
+    worker_threads,
+)
 from robustfit._kernels._twice import residual_twice, transposed_twice
 
 __all__ = [
@@ -24,9 +31,11 @@ __all__ = [
     "MANY_VALUES",
     "RowSums",
     "Sums",
+    "alone",
     "block_rows",
     "by_rows",
     "gram",
+    "in_order",
     "in_threads",
     "largest",
     "m_scale",
@@ -36,7 +45,9 @@ __all__ = [
     "residuals",
     "rho_sums",
     "row_blocks",
+    "solve_m_scale",
     "survey",
     "threads_of_our_own",
     "transposed_twice",
+    "worker_threads",
 ]

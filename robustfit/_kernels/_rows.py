@@ -252,8 +252,15 @@ def m_scale(
 
     The error is about the square of `tol`, for a loss that is smooth.
     """
+    return solve_m_scale(lambda s: rho_sums(r, s, loss, count), s, goal, tol)
+
+
+def solve_m_scale(
+    sums: Callable[[float], tuple[float, float]], s: float, goal: float, tol: float
+) -> float:
+    """Return the s at which the first of the two numbers that `rho_sums` returns is the goal."""
     for _ in range(60):
-        rho, slope = rho_sums(r, s, loss, count)
+        rho, slope = sums(s)
         new = newton_scale(s, rho, slope, goal)
         if abs(new - s) <= tol * s:
             return new

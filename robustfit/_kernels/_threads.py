@@ -6,9 +6,10 @@ import contextlib
 import functools
 import os
 import threading
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, cast
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, TypeVar, cast
 
 import numba
 import threadpoolctl
@@ -22,6 +23,9 @@ _BLAS_THREADS = 8000
 WIDE = 160
 
 _here = threading.local()
+
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
 
 
 def in_threads(
@@ -39,7 +43,7 @@ def in_threads(
     the most threads, by default Numba's number.
     """
     parts = [slice(low, min(low + size, count)) for low in range(0, count, size)]
-    most = cast(Any, numba.config).NUMBA_NUM_THREADS if threads is None else threads
+    most = worker_threads() if threads is None else threads
     threads = min(most, len(parts))
     # Work inside of work waits for no thread: all of them may be waiting for it.
     if threads <= 1 or cost < _WORTH_A_THREAD or getattr(_here, "working", False):
@@ -88,6 +92,66 @@ def added_in_threads(work: Callable[[slice], Any], count: int, size: int, cost: 
 
     in_threads(one, count, size, cost)
     return total[0]
+
+
+def in_order(
+    work: Callable[[_Item], _Result], items: Iterable[_Item], threads: int | None = None
+) -> Iterator[_Result]:
+    """Yield ``work(item)`` for the items in order, worked on by threads while the next is read.
+
+    At most `threads` + 2 items are in use at a time: that which is read, those in work, and that
+    whose result was yielded last.
+    """
+    most = worker_threads() if threads is None else threads
+    if getattr(_here, "working", False):
+        yield from map(work, items)
+        return
+    source, pool = iter(items), _pool(most + 1)
+    waiting: deque[Future[_Result]] = deque()
+
+    def read() -> list[_Item]:
+        for item in source:
+            return [item]
+        return []
+
+    def worker(item: _Item) -> _Result:
+        with alone():
+            return work(item)
+
+    reading = pool.submit(read)
+    try:
+        while found := reading.result():
+            reading = pool.submit(read)
+            waiting.append(pool.submit(worker, found[0]))
+            if len(waiting) >= most:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        # After an error or an interrupt nothing goes on unseen.
+        unfinished: list[Future[Any]] = [reading, *waiting]
+        for future in unfinished:
+            future.cancel()
+            _ = future.cancelled() or future.exception()
+        close = getattr(source, "close", None)
+        if close is not None:
+            close()
+
+
+def worker_threads() -> int:
+    """Return how many threads work at a time."""
+    return int(cast(Any, numba.config).NUMBA_NUM_THREADS)
+
+
+@contextlib.contextmanager
+def alone() -> Iterator[None]:
+    """Keep kernels that are called here to this thread."""
+    before = getattr(_here, "working", False)
+    _here.working = True
+    try:
+        yield
+    finally:
+        _here.working = before
 
 
 @functools.cache

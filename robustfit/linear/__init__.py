@@ -8,14 +8,15 @@ from dataclasses import replace
 from typing import Any, Literal, cast
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-from robustfit import _checks, covariance, linalg
+from robustfit import _checks, covariance, linalg, rows
 from robustfit import scale as scales
 from robustfit._inputs import Data, prepare
 from robustfit._kernels import threads_of_our_own
 from robustfit._progress import Bar, progress_bar
-from robustfit.linear import _batch, _far, _guard, _problem
+from robustfit._streamed import Streamed, stream
+from robustfit.linear import _batch, _far, _guard, _problem, _streams
 from robustfit.linear._assemble import Outcome, assemble
 from robustfit.linear._batch import BatchResult
 from robustfit.linear._gnc import graduated
@@ -24,7 +25,7 @@ from robustfit.linear._problem import Array, Callback, Problem, State
 from robustfit.linear._tau import tau_fit
 from robustfit.losses import Linear, Loss, get_loss
 from robustfit.result import FitResult, Status
-from robustfit.starts import SFit, lad_estimate, lts_estimate, s_estimate
+from robustfit.starts import SFit, lad_estimate, lts_estimate, s_estimate, s_estimate_streamed
 
 __all__ = ["BatchResult", "irls"]
 
@@ -33,8 +34,8 @@ Scale = Literal["auto", "s", "d", "tau", "mad", "mad-fixed", "huber", "matlab", 
 
 
 def irls(
-    A: ArrayLike,
-    b: ArrayLike,
+    A: ArrayLike | rows.Rows,
+    b: ArrayLike | None = None,
     loss: str | Loss = "welsch",
     *,
     c: float | None = None,
@@ -202,15 +203,24 @@ def irls(
     array([3])
     """
     options = dict(locals())
-    if _batch.is_batch(A, b):
+    found = rows.recognise(A, b, freq_weights, var_weights)
+    if found is None and _batch.is_batch(A, b):
         # The static type is that of one fit: shapes are not known to it.
         return cast(FitResult, _batch.fit_batch(irls, **options))
     if outputs is not None:
         raise ValueError(f"outputs is for several fits, got outputs={outputs!r} for one")
     cov_type = _checks.known(cov_type, "cov_type", ("auto", *covariance.COV_TYPES))
     rng = _checks.seed(rng)
-    data = prepare(A, b, freq_weights, var_weights, nan_policy, _problem.labels(names))
-    clusters = _problem.clusters(groups, data, cov_type)
+    labels = _problem.labels(names)
+    data: Data | Streamed
+    clusters = None
+    if found is None:
+        design, response = cast(ArrayLike, A), cast(ArrayLike, b)
+        data = prepare(design, response, freq_weights, var_weights, nan_policy, labels)
+        clusters = _problem.clusters(groups, data, cov_type)
+    else:
+        _streams.refuse(options)
+        data = stream(found, nan_policy, labels)
     start, scale = _named(method, start, scale)
     tuned = get_loss(loss, c=c, efficiency=efficiency)
     if method == "s":
@@ -221,7 +231,7 @@ def irls(
     tol, maxiter = _checks.nonnegative(tol, "tol"), _checks.whole(maxiter, "maxiter")
     callback = _problem.called(callback)
 
-    def posed(data: Data) -> tuple[Problem, Any, Any]:
+    def posed(data: Data | Streamed) -> tuple[Problem, Any, Any]:
         """Return the problem, the start and the scale for data of which the rank is known."""
         free = data.rank is None
         begin, size = _resolve(start, scale, tuned, leverage, free=free)
@@ -232,7 +242,7 @@ def irls(
             data=data,
             loss=tuned,
             rule=_problem.scale_rule(rule, tuned, data, penalty),
-            adjust=_problem.adjustment(data) if leverage else 1.0,
+            adjust=_problem.adjustment(data) if leverage and isinstance(data, Data) else 1.0,
             ridge=penalty,
             bounds=limits,
             solver=solver,
@@ -249,20 +259,21 @@ def irls(
     if state is not None:
         outcome = Outcome(problem, state, begin)
     else:
-        basis = linalg.row_space(data.A, data.row_weights, data.normal[0])
+        basis = _row_space(data)
         if basis is not None:
             free = penalty is None and limits is None
             data = data.with_basis(basis) if free else replace(data, rank=basis.shape[1])
             problem, begin, size = posed(data)
         fixed = c is not None or efficiency is not None or isinstance(loss, Loss)
         with (
-            threads_of_our_own(*data.A.shape),
+            threads_of_our_own(*data.shape),
             progress_bar(problem.maxiter, "irls", progress) as bar,
         ):
             outcome = _fit(problem, begin, size, s_loss, _checks.generator(rng), fixed, bar)
     automatic = cov_type == "auto"
     cov_type = _automatic(outcome) if automatic else cov_type
-    result = assemble(outcome, cov_type, clusters)
+    ended = assemble if found is None else _streams.assemble
+    result = ended(outcome, cov_type, clusters)
     if not automatic:
         # What was asked for and cannot be had is refused here, not at the first use.
         _ = result.cov
@@ -373,18 +384,15 @@ def _start(
     elif start == "s" and s_fit is not None:
         x = s_fit.x
     elif start in ("lad", "lts"):
-        x = _scaled(_lad if start == "lad" else functools.partial(_lts, rng=rng), data)
+        estimate = _lad if start == "lad" else functools.partial(_lts, rng=rng)
+        x = _scaled(estimate, problem.memory)
     elif problem.bounds is None:
         x = _least_squares(problem)
     else:
         x = np.clip(np.zeros(data.columns), *problem.bounds)
         low, high = problem.bounds
-        x = (
-            x
-            + linalg.bounded_step(
-                data.A, data.row_weights, problem.residuals(x), x=x, low=low, high=high
-            ).d
-        )
+        A, w = problem.memory.A, problem.memory.row_weights
+        x = x + linalg.bounded_step(A, w, problem.residuals(x), x=x, low=low, high=high).d
     x = x if problem.bounds is None else np.clip(x, *problem.bounds)
     return graduated(problem, x, bar) if start == "gnc" else x, start
 
@@ -397,7 +405,16 @@ def _least_squares(problem: Problem) -> Array:
         x = linalg.solve_gram(G if ridge is None else G + np.diag(ridge), g)
         if x is not None:
             return x
+    if isinstance(data, Streamed):
+        return _streams.least_squares(data, ridge)
     return linalg.least_squares(data.A, data.b, data.row_weights, ridge, refined=last)
+
+
+def _row_space(data: Data | Streamed) -> Array | None:
+    """Return a basis of the rows, None if it is all of R^p."""
+    if isinstance(data, Streamed):
+        return _streams.row_space(data)
+    return linalg.row_space(data.A, data.row_weights, data.normal[0])
 
 
 def _scaled(estimate: Callable[[Array, Array, Array], Array], data: Data) -> Array:
@@ -417,21 +434,27 @@ def _lts(A: Array, b: Array, freq: Array, rng: np.random.Generator) -> Array:
 
 def _s_step(problem: Problem, s_loss: Loss, rng: np.random.Generator) -> SFit:
     data = problem.data
-    unit = np.all(data.inv_sd == 1.0)
-    p = data.A.shape[1]
-    if data.nobs <= p < int(np.sum(data.freq > 0.0)):
+    if data.nobs <= data.width < data.fold(_positive):
         raise ValueError(
-            f"freq_weights must sum to more than {p}, the rank of A, got {data.nobs:g}"
+            f"freq_weights must sum to more than {data.width}, the rank of A, got {data.nobs:g}"
         )
-    A = data.A if unit else data.A * data.inv_sd[:, None]
-    b = data.b if unit else data.b * data.inv_sd
-    counted = not np.all(data.freq == 1.0)
 
-    def search(rows: NDArray[np.intp] | slice, **options: int) -> SFit:
-        freq = data.freq[rows] if counted else None
-        return s_estimate(A[rows], b[rows], s_loss, freq=freq, rng=rng, breakdown=0.5, **options)
+    def search(rows: Data, **options: int) -> SFit:
+        unit = np.all(rows.inv_sd == 1.0)
+        A = rows.A if unit else rows.A * rows.inv_sd[:, None]
+        b = rows.b if unit else rows.b * rows.inv_sd
+        freq = None if np.all(rows.freq == 1.0) else rows.freq
+        return s_estimate(A, b, s_loss, freq=freq, rng=rng, breakdown=0.5, **options)
 
-    return _guard.with_rival(problem, search(slice(None)), s_loss, search)
+    if isinstance(data, Streamed):
+        found = s_estimate_streamed(data, s_loss, rng=rng, breakdown=0.5)
+    else:
+        found = search(data)
+    return _guard.with_rival(problem, found, s_loss, search)
+
+
+def _positive(data: Data) -> int:
+    return int(np.sum(data.freq > 0.0))
 
 
 def _mm(
@@ -496,7 +519,7 @@ def _tau(problem: Problem, s_fit: SFit, s_loss: Loss, name: str, bar: Bar) -> Ou
 
 def _design_scale(problem: Problem, state: State) -> tuple[float, Array]:
     """Return the design-adaptive scale at a solution, and its factors of the rows."""
-    data = problem.data
+    data = problem.memory
     resid = problem.standardise(problem.residuals(state.x))
     w = np.asarray(problem.loss.weight(resid / state.scale))
     h = linalg.row_leverage(data.A, data.freq, data.inv_sd, w)

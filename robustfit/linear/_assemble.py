@@ -12,7 +12,7 @@ from robustfit import covariance
 from robustfit._inputs import Data
 from robustfit._kernels import by_rows
 from robustfit.exceptions import BasinWarning, ConvergenceWarning, RankWarning
-from robustfit.linear._iterate import exact_rows
+from robustfit.linear._iterate import exact_rows, typical_size
 from robustfit.linear._problem import Array, Problem, State
 from robustfit.losses import Loss
 from robustfit.result import FitResult, Search, Status
@@ -57,10 +57,13 @@ def assemble(outcome: Outcome, cov_type: str, groups: NDArray[np.intp] | None) -
     The covariance will be a `cov_type`, with `groups` as cluster labels.
     """
     problem, state = outcome.problem, outcome.state
-    data, loss, unit, nobs = problem.data, problem.loss, problem.data.unit, problem.data.nobs
+    data, loss, unit = problem.memory, problem.loss, problem.data.unit
+    nobs = data.nobs
     resid = problem.residuals(state.x)
     weights, scale = _weights(problem, state, resid)
-    status = _status(problem, state, weights)
+    counted = weights if data.plain else data.freq * weights
+    total, square = float(np.sum(counted)), float(np.vdot(counted, weights))
+    status = final_status(problem, state, total, square)
     stage = None
     if outcome.s_fit is not None and outcome.s_loss is not None:
         stage = covariance.SStage(
@@ -83,6 +86,7 @@ def assemble(outcome: Outcome, cov_type: str, groups: NDArray[np.intp] | None) -
         tau=outcome.tau,
         root_weights=None if loss.convex else _times_row_weights(data, weights),
     )
+    data.forget()
     return FitResult(
         x=data.expand(state.x),
         scale=scale * unit,
@@ -90,14 +94,14 @@ def assemble(outcome: Outcome, cov_type: str, groups: NDArray[np.intp] | None) -
         cov_type=cov_type,
         loss=loss,
         status=status,
-        message=_message(outcome, status),
+        message=message_of(outcome, status),
         nit=state.nit,
-        rank=data.rank or data.A.shape[1],
+        rank=data.rank or data.width,
         nobs=nobs,
-        df_resid=nobs - data.A.shape[1],
+        df_resid=nobs - data.width,
         start=outcome.start,
         scale_rule=problem.rule.name,
-        search=_search(outcome),
+        search=search_of(outcome),
         names=data.names,
         _inner=fitted,
         _data=data,
@@ -106,8 +110,9 @@ def assemble(outcome: Outcome, cov_type: str, groups: NDArray[np.intp] | None) -
 
 def _weights(problem: Problem, state: State, resid: Array) -> tuple[Array, float]:
     """Return robustness weights and scale at the solution."""
+    data = problem.memory
     if state.status is Status.EXACT_FIT:
-        return exact_rows(problem.data, state.x, resid).astype(np.float64), 0.0
+        return exact_rows(data, state.x, typical_size(data, state.x)).astype(np.float64), 0.0
     if state.weights is not None:
         return state.weights, state.scale
     if not state.scale > 0.0:
@@ -122,9 +127,10 @@ def _times_row_weights(data: Data, weights: Array) -> Array:
     return weights if data.plain else data.row_weights * weights
 
 
-def _status(problem: Problem, state: State, weights: Array) -> Status:
+def final_status(problem: Problem, state: State, total: float, square: float) -> Status:
+    """Return the status, from the sums of the weights and of their squares."""
     data = problem.data
-    if state.status is not Status.EXACT_FIT and not _determined(problem, weights):
+    if state.status is not Status.EXACT_FIT and not _determined(problem, total, square):
         return Status.NO_WEIGHT
     deficient = data.basis is not None or (data.rank is not None and problem.ridge is None)
     if state.status is Status.CONVERGED and deficient:
@@ -132,19 +138,17 @@ def _status(problem: Problem, state: State, weights: Array) -> Status:
     return state.status
 
 
-def _determined(problem: Problem, weights: Array) -> bool:
+def _determined(problem: Problem, total: float, square: float) -> bool:
     """Tell whether the rows that keep weight count for as many as there are coefficients.
 
-    ``sum(w)**2 / sum(w**2)`` is the number of equal weights that would be as informative.
+    ``total**2 / square`` is the number of equal weights that would be as informative.
     """
-    counted = weights if problem.data.plain else problem.data.freq * weights
-    total, square = float(np.sum(counted)), float(np.vdot(counted, weights))
-    p, ridge = problem.data.A.shape[1], problem.ridge
+    p, ridge = problem.data.width, problem.ridge
     need = p if ridge is None else max(1, int(np.sum(ridge == 0.0)))
     return square > 0.0 and total * total >= need * square * (1.0 - 1e-12)
 
 
-def _search(outcome: Outcome) -> Search | None:
+def search_of(outcome: Outcome) -> Search | None:
     fit, data = outcome.s_fit, outcome.problem.data
     if fit is None:
         return None
@@ -157,10 +161,10 @@ def _search(outcome: Outcome) -> Search | None:
     )
 
 
-def _message(outcome: Outcome, status: Status) -> str:
+def message_of(outcome: Outcome, status: Status) -> str:
     """Return what there is to say beyond the verdict, and warn of it."""
     problem, state, data = outcome.problem, outcome.state, outcome.problem.data
-    rank, text = data.rank or data.A.shape[1], []
+    rank, text = data.rank or data.width, []
     if rank < data.columns and problem.ridge is None:
         chosen = "the minimum-norm solution" if data.basis is not None else "one of many solutions"
         text.append(f"the design has rank {rank} with {data.columns} columns; x is {chosen}")

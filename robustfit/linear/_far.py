@@ -64,6 +64,8 @@ def contradicted(
         The S-estimate with the fit of the other rows among its alternatives, and a warning.
     """
     data = problem.data
+    if not isinstance(data, Data):
+        return None
     far = _far_rows(data)
     held = np.flatnonzero(far)
     t = np.abs(data.b[held] - data.A[held] @ state.x) * data.inv_sd[held]
@@ -84,7 +86,7 @@ def contradicted(
     scale = float(scales.m_scale(t, loss=s_loss, breakdown=0.5, ddof=len(x), weights=rest.freq))
     if not scale > 0.0:
         return None
-    alone = replace(problem, data=rest, rule=fixed_scale("s", scale), recent={})
+    alone = replace(problem, data=rest, rule=fixed_scale("s", scale))
     after = solve(alone, x)
     if after.status is not Status.CONVERGED:
         return None
@@ -145,7 +147,7 @@ def _dominated(A: Array, others: Array, w: Array) -> Array:
 
 def _distance(problem: Problem, state: State, A: Array, step: Array) -> tuple[float, int]:
     """Return Wald's statistic of the step in what the rows of A dominate, and the dimension."""
-    data = problem.data
+    data = problem.memory
     resid = problem.residuals(state.x)
     weights = data.row_weights * problem.loss.weight(resid * data.inv_sd / state.scale)
     R = _dominated(A, data.A, weights)

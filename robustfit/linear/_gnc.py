@@ -13,6 +13,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from robustfit._inputs import Data
 from robustfit._progress import Bar
 from robustfit.linear._iterate import iterate
 from robustfit.linear._problem import Array, Problem
@@ -29,11 +30,10 @@ def graduated(problem: Problem, x: Array, bar: Bar) -> Array:
     The scale is the one of the M-step: kept if it is given, else re-estimated after each step,
     so that the rejection limit is c times a scale that shrinks as bad rows lose their weight.
     """
-    t = problem.standardise(problem.residuals(x))
-    scale = problem.rule.estimate(t)
+    scale = problem.scale_at(x)
     if not scale > 0.0:
         return x
-    largest = float(np.max(np.abs(t), where=problem.data.freq > 0.0, initial=0.0))
+    largest = problem.data.fold(_largest, problem.adjust, x, merge=max)
     ratio = _ABOVE * largest / (scale * problem.loss.c)
     while ratio > 1.0:
         wider = replace(problem.loss, c=ratio * problem.loss.c)
@@ -42,3 +42,8 @@ def graduated(problem: Problem, x: Array, bar: Bar) -> Array:
         if step.status is not Status.MAXITER:
             break
     return x
+
+
+def _largest(data: Data, adjust: Array | float, x: Array) -> float:
+    t = np.abs(data.residuals(x)) * (data.inv_sd * adjust)
+    return float(np.max(t, where=data.freq > 0.0, initial=0.0))

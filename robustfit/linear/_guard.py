@@ -25,9 +25,11 @@ from scipy import special
 
 from robustfit import _kernels, linalg
 from robustfit import scale as scales
+from robustfit._inputs import Data
 from robustfit._kernels import LARGE_ELEMENTS
+from robustfit._streamed import Sampled, below, merge_samples, row_keys
 from robustfit.compare import difference_variance
-from robustfit.linear._problem import Array, Problem, State, fixed_scale
+from robustfit.linear._problem import Array, Problem, State, fixed_scale, fold_rho
 from robustfit.losses import Loss, get_loss
 from robustfit.result import Status
 from robustfit.starts import SFit
@@ -203,8 +205,8 @@ def held(problem: Problem, s_fit: SFit, s_loss: Loss, verdict: Verdict, solve: S
     them, so that by their scale the two fits should almost be one.
     """
     data = problem.data
-    core = _within(np.abs(problem.residuals(s_fit.x)) * data.inv_sd, s_fit.scale)
-    left_out = min(1.0 - float(data.freq @ core) / data.nobs, 0.49)
+    within, _ = data.fold(_counts, s_fit.x, s_fit.scale)
+    left_out = min(1.0 - within / data.nobs, 0.49)
     divided = verdict.kept is not None and verdict.kept < LOWEST
     if divided or left_out < DRIFT_SHARE:
         return verdict
@@ -252,22 +254,14 @@ def describe(verdict: Verdict, fixed: bool) -> str:
     return f"{left}, so the efficiency was lowered to {kept:.0f} % (c={c:.5g})"
 
 
-def with_rival(
-    problem: Problem,
-    s_fit: SFit,
-    s_loss: Loss,
-    search: Callable[..., SFit],
-) -> SFit:
+def with_rival(problem: Problem, s_fit: SFit, s_loss: Loss, search: Callable[..., SFit]) -> SFit:
     """Return the S-estimate with the one of the rows it leaves out among its alternatives.
 
     The search refines the best candidates only, and all of them may lead to one solution.
     Where the left-out rows are many and agree with each other, theirs is the rival.
     """
     rest = _left_out(problem, s_fit)
-    if len(rest) == 0:
-        return s_fit
-    data = problem.data
-    if linalg.row_space(data.A[rest], data.row_weights[rest]) is not None:
+    if rest is None or linalg.row_space(rest.A, rest.row_weights) is not None:
         return s_fit
     x = search(rest, nsubsets=RIVAL_SUBSETS, exhaustive_limit=RIVAL_SUBSETS).x
     scale = m_scale(problem, x, s_loss)
@@ -283,88 +277,132 @@ def rivals(problem: Problem, s_fit: SFit, s_loss: Loss) -> str:
     if not s_fit.alternatives:
         return ""
     data, rest = problem.data, _left_out(problem, s_fit)
-    t = np.abs(problem.residuals(s_fit.x)) * data.inv_sd
     for x, scale in s_fit.alternatives:
-        other = np.abs(problem.residuals(x)) * data.inv_sd
-        core, rows = _within(t, s_fit.scale), _within(other, scale)
-        if scale < RIVAL_RATIO * s_fit.scale and _overlap(data.freq, core, rows) < RIVAL_OVERLAP:
+        both = _Pair(*data.fold(_pair, s_fit.x, s_fit.scale, x, scale))
+        if scale < RIVAL_RATIO * s_fit.scale and both.overlap < RIVAL_OVERLAP:
             return (
                 f"another fit with S-scale {scale / s_fit.scale:.3f} times the best explains "
-                f"{_percent(data.freq, rows)}, {100.0 * _overlap(data.freq, core, rows):.0f} % of "
+                f"{_percent(both.second / data.nobs)}, {100.0 * both.overlap:.0f} % of "
                 "them in common; see fit.alternatives"
             )
-        own = _own_scale(problem, other, rest, s_loss)
+        own = _own_scale(rest, x, s_loss)
         # At its own scale, where that is the smaller one, the first fit holds fewer rows.
-        core, rows = _within(t, min(s_fit.scale, own)), _within(other, own)
-        count, near = float(data.freq @ rows), float(data.freq @ (other < own))
-        majority = count > RIVAL_MAJORITY * data.nobs and near > RIVAL_CORE * count
-        if majority and _overlap(data.freq, core, rows) < RIVAL_OVERLAP:
+        both = _Pair(*data.fold(_pair, s_fit.x, min(s_fit.scale, own), x, own))
+        majority = both.second > RIVAL_MAJORITY * data.nobs
+        if majority and both.near > RIVAL_CORE * both.second and both.overlap < RIVAL_OVERLAP:
             return (
                 "the rows that the S-estimate leaves out have a fit of their own, with scale "
-                f"{own * data.unit:.4g}, that explains {_percent(data.freq, rows)}; see "
+                f"{own * data.unit:.4g}, that explains {_percent(both.second / data.nobs)}; see "
                 "fit.alternatives"
             )
     return ""
 
 
-def _left_out(problem: Problem, s_fit: SFit) -> NDArray[np.intp]:
-    """Return some of the rows that the S-estimate leaves out, none if they are few."""
+@dataclass(frozen=True, slots=True)
+class _Pair:
+    """How many observations a fit holds, a second one, both of them, and the second closely."""
+
+    first: float
+    second: float
+    both: float
+    near: float
+
+    @property
+    def overlap(self) -> float:
+        """The share of the smaller set that is in both."""
+        smaller = min(self.first, self.second)
+        return self.both / smaller if smaller > 0.0 else 1.0
+
+
+def _pair(data: Data, x: Array, scale: float, other: Array, own: float) -> Array:
+    t, u = _deviations(data, x), _deviations(data, other)
+    core, rows = _within(t, scale), _within(u, own)
+    return np.array(
+        [data.freq @ core, data.freq @ rows, data.freq @ (core & rows), data.freq @ (u < own)]
+    )
+
+
+def _deviations(data: Data, x: Array) -> Array:
+    return np.abs(data.residuals(x)) * data.inv_sd
+
+
+def _counts(data: Data, x: Array, scale: float) -> tuple[float, int]:
+    """Return how many observations a fit holds, and how many rows it does not."""
+    core = _within(_deviations(data, x), scale)
+    return float(data.freq @ core), int(np.sum(~core & (data.freq > 0.0)))
+
+
+def _left_out(problem: Problem, s_fit: SFit) -> Data | None:
+    """Return some of the rows that the S-estimate leaves out, None if they are few."""
     data = problem.data
-    t = np.abs(problem.residuals(s_fit.x)) * data.inv_sd
-    rest = ~_within(t, s_fit.scale)
-    rows = np.flatnonzero(rest & (data.freq > 0.0))
-    few = float(data.freq @ rest) < RIVAL_SHARE * data.nobs or len(rows) <= 2 * data.A.shape[1]
-    if s_fit.scale == 0.0 or few:
-        return np.zeros(0, dtype=np.intp)
-    most = max(RIVAL_ROWS, RIVAL_ROWS_PER_COLUMN * data.A.shape[1])
-    return rows[:: -(-len(rows) // most)]
+    if s_fit.scale == 0.0:
+        return None
+    within, rows = data.fold(_counts, s_fit.x, s_fit.scale)
+    if data.nobs - within < RIVAL_SHARE * data.nobs or rows <= 2 * data.width:
+        return None
+    most = max(RIVAL_ROWS, RIVAL_ROWS_PER_COLUMN * data.width)
+    if isinstance(data, Data):
+        rest = ~_within(_deviations(data, s_fit.x), s_fit.scale) & (data.freq > 0.0)
+        return data.take(np.flatnonzero(rest)[:: -(-rows // most)])
+    share = (most + 4.0 * most**0.5) / rows
+    found = data.fold(_sampled_rest, s_fit.x, s_fit.scale, share, merge=merge_samples)
+    return Sampled(*found).first(most).data(data.frame)
 
 
-def _own_scale(problem: Problem, t: Array, rows: NDArray[np.intp], s_loss: Loss) -> float:
-    """Return the M-scale of some of the standardised residuals, 0 for too few."""
-    freq, p = problem.data.freq[rows], problem.data.A.shape[1]
-    if not np.sum(freq) > p:
+def _sampled_rest(data: Data, x: Array, scale: float, share: float) -> Sampled:
+    """Return a share of the rows of a block that a fit does not hold."""
+    rest = ~_within(_deviations(data, x), scale) & (data.freq > 0.0)
+    chosen = below(row_keys(data), share)
+    return Sampled.of(data, chosen[rest[chosen]])
+
+
+def _own_scale(rest: Data | None, x: Array, s_loss: Loss) -> float:
+    """Return the M-scale of the residuals of some of the rows, 0 for too few."""
+    if rest is None or not rest.nobs > rest.width:
         return 0.0
-    return float(scales.m_scale(t[rows], loss=s_loss, breakdown=0.5, ddof=p, weights=freq))
+    t = _deviations(rest, x)
+    found = scales.m_scale(t, loss=s_loss, breakdown=0.5, ddof=rest.width, weights=rest.freq)
+    return float(found)
 
 
 def _within(t: Array, scale: float) -> NDArray[np.bool_]:
     return np.asarray(t < 2.5 * scale)
 
 
-def _overlap(freq: Array, core: NDArray[np.bool_], rows: NDArray[np.bool_]) -> float:
-    """Return the share of the smaller set that is in both."""
-    smaller = min(float(freq @ core), float(freq @ rows))
-    return float(freq @ (core & rows)) / smaller if smaller > 0.0 else 1.0
-
-
-def _percent(freq: Array, rows: NDArray[np.bool_]) -> str:
-    return f"{100.0 * float(freq @ rows) / float(np.sum(freq)):.0f} % of the rows"
+def _percent(share: float) -> str:
+    return f"{100.0 * share:.0f} % of the rows"
 
 
 def m_scale(problem: Problem, x: Array, s_loss: Loss) -> float:
     """Return the M-scale of the residuals at x, as the S-estimate measures it."""
     data = problem.data
+    goal = 0.5 * (data.nobs - data.width) * s_loss.sup
+    if not isinstance(data, Data):
+        some = scales.m_scale(
+            _deviations(data.sample, x), loss=s_loss, breakdown=0.5, weights=data.sample.freq
+        )
+        start = float(some) or data.size
+        return _kernels.solve_m_scale(
+            lambda s: data.fold(fold_rho, s_loss, x, s), start, goal, 1e-6
+        )
     t = problem.residuals(x) * data.inv_sd
     if len(t) <= LARGE_ELEMENTS:
         return float(
-            scales.m_scale(t, loss=s_loss, breakdown=0.5, ddof=data.A.shape[1], weights=data.freq)
+            scales.m_scale(t, loss=s_loss, breakdown=0.5, ddof=data.width, weights=data.freq)
         )
     start = float(scales.m_scale(t[:: len(t) // _SOME], loss=s_loss, breakdown=0.5))
-    goal = 0.5 * (data.nobs - data.A.shape[1]) * s_loss.sup
     return _kernels.m_scale(t, start or data.size, goal, s_loss, data.freq, 1e-6)
 
 
 def _worse(problem: Problem, s_fit: SFit, s_loss: Loss, state: State) -> bool:
     """Tell whether the M-scale is more than `JUMP_RATIO` times the S-scale, in one pass."""
     data = problem.data
-    t = problem.residuals(state.x) * data.inv_sd
-    rho, _ = _kernels.rho_sums(t, JUMP_RATIO * s_fit.scale, s_loss, data.freq)
-    return bool(rho > 0.5 * (data.nobs - data.A.shape[1]) * s_loss.sup)
+    rho, _ = data.fold(fold_rho, s_loss, state.x, JUMP_RATIO * s_fit.scale)
+    return bool(rho > 0.5 * (data.nobs - data.width) * s_loss.sup)
 
 
 def _suspicious(problem: Problem, s_loss: Loss, ratio: float) -> bool:
-    p = problem.data.A.shape[1]
+    p = problem.data.width
     statistic = 2.0 * (problem.data.nobs - p) * np.log(max(ratio, 1.0))
     spread = difference_variance(s_loss, problem.loss)
     return bool(statistic > spread * special.chdtri(p, SUSPICION_LEVEL))
@@ -383,13 +421,23 @@ def _excess(
     problem: Problem, before: tuple[Array, Loss], after: tuple[Array, Loss], scale: float
 ) -> float:
     """Return the squared distance of two fits over the largest of two estimates of one basin."""
-    data, p = problem.data, problem.data.A.shape[1]
-    # Rows that only one of the fits rejects would count for that fit alone.
-    r = [problem.residuals(x) for x, _ in (before, after)]
-    w = data.freq.copy()
-    for resid, (_, loss) in zip(r, (before, after), strict=True):
-        w *= _kernels.by_rows(loss.weight, problem.standardise(resid) / scale)
-    moved = (r[0] - r[1]) * data.inv_sd / scale
+    data, p = problem.data, problem.data.width
     spread = max(difference_variance(before[1], after[1]), SMALLEST_VARIANCE)
     limit = spread * special.chdtri(p, JUMP_LEVEL) * data.nobs / max(data.nobs - p, 1.0)
-    return float(w @ moved**2 / limit)
+    return float(data.fold(_moved, problem.adjust, before, after, scale) / limit)
+
+
+def _moved(
+    data: Data,
+    adjust: Array | float,
+    before: tuple[Array, Loss],
+    after: tuple[Array, Loss],
+    scale: float,
+) -> float:
+    """Return the squared distance of two fits in the rows that both of them hold."""
+    # Rows that only one of the fits rejects would count for that fit alone.
+    r = [data.residuals(x) for x, _ in (before, after)]
+    w = data.freq.copy()
+    for resid, (_, loss) in zip(r, (before, after), strict=True):
+        w *= _kernels.by_rows(loss.weight, resid * (data.inv_sd * adjust) / scale)
+    return float(w @ ((r[0] - r[1]) * data.inv_sd / scale) ** 2)

@@ -10,13 +10,14 @@ import scipy
 from numpy.typing import NDArray
 
 from robustfit import linalg
-from robustfit._inputs import Data
-from robustfit._kernels import RowSums, Sums, residuals
+from robustfit._inputs import Data, Frame
+from robustfit._kernels import Sums, gram, residuals
 from robustfit._kernels._loss import compiles, pointer
 from robustfit._progress import Bar
+from robustfit._streamed import Median, Streamed
 from robustfit.linear import _small
 from robustfit.linear._problem import Array, Problem, State
-from robustfit.losses import Linear
+from robustfit.losses import Linear, Loss
 from robustfit.result import Status
 
 # A step shorter than this many standard errors is near enough to the solution for Newton
@@ -49,18 +50,17 @@ def iterate(problem: Problem, x: Array, bar: Bar, sampled: bool = True) -> State
     step. Near the solution one is enough, see `_Solver`. The first steps of many rows are those
     of a part of them, unless `sampled` is False.
     """
-    data, rule = problem.data, problem.rule
+    data = problem.data
     quick = compiled(problem, x)
     if quick is not None:
         bar.update(quick.nit)
         return quick
     some = _of_some_rows(problem, x, bar) if sampled else None
     if some is None:
-        resid = problem.residuals(x)
-        scale = rule.estimate(problem.standardise(resid))
-        if isinstance(problem.loss, Linear) or not resid.any():
+        scale = problem.scale_at(x)
+        if isinstance(problem.loss, Linear) or _all_zero(problem, x):
             state = State(x, scale, 0, Status.CONVERGED)
-            return settled(data, state) if exactly_fitted(data, x, resid) else state
+            return settled(data, state) if exactly_fitted(data, x) else state
         begin = x
     else:
         begin, scale = some.x, some.scale
@@ -81,7 +81,7 @@ def _steps(
     ratio, previous, joint_before = 0.0, math.inf, False
     state = State(x, scale, 0, Status.MAXITER, math.inf)
     for nit in range(1, problem.maxiter + 1):
-        if scale <= 1e-8 * data.size and exactly_fitted(data, x, data.b - data.A @ x):
+        if scale <= 1e-8 * data.size and exactly_fitted(data, x):
             return settled(data, replace(state, x=x))
         if not scale > 0.0:
             return replace(state, status=Status.NO_WEIGHT)
@@ -104,7 +104,7 @@ def _steps(
         if solver.scale is not None:
             scale = solver.scale
         elif not rule.fixed:
-            scale = rule.estimate(problem.standardise(problem.residuals(x)))
+            scale = problem.scale_at(x)
         # A scale that collapses is on its way to an exact fit.
         near = near and scale > 0.5 * state.scale
         state = State(x, scale, nit, Status.MAXITER, step)
@@ -117,7 +117,7 @@ def _steps(
                 scale = solver.scale_at(x)
             return replace(state, scale=scale, status=Status.CONVERGED)
         close = step < max(_NEAR, _CLOSE * math.sqrt(data.nobs))
-        able = problem.bounds is None and (rule.fixed or data.A.size > _FEW)
+        able = problem.bounds is None and (rule.fixed or data.shape[0] * data.width > _FEW)
         solver.newton = (close or joint) and able and not solver.barred
     return replace(state, x=solver.kept(x, scale))
 
@@ -128,11 +128,12 @@ def _of_some_rows(problem: Problem, x: Array, bar: Bar) -> State | None:
     That is some standard errors from the solution, and takes hardly any time.
     """
     data, rule = problem.data, problem.rule
+    n = data.shape[0]
     moving = not rule.fixed and rule.name != "callable" and problem.bounds is None
-    stride = len(data.b) // max(_SOME_ROWS, _ROWS_PER_COLUMN * len(x))
+    stride = n // max(_SOME_ROWS, _ROWS_PER_COLUMN * len(x))
     if not moving or stride < _MANY or problem.maxiter < 2 or isinstance(problem.loss, Linear):
         return None
-    part = problem.part(np.arange(0, len(data.b), stride))
+    part = problem.part(stride)
     if linalg.solve_gram(*part.data.normal) is None:
         return None
     state = iterate(part, x, bar)
@@ -141,7 +142,7 @@ def _of_some_rows(problem: Problem, x: Array, bar: Bar) -> State | None:
 
 def _away(problem: Problem) -> float:
     """Return how many standard errors the fit of a part of the rows is away, at most."""
-    n, p = problem.data.A.shape
+    n, p = problem.data.shape
     return _FAR_AWAY * math.sqrt(n / max(_SOME_ROWS / p, _ROWS_PER_COLUMN))
 
 
@@ -152,6 +153,8 @@ def compiled(problem: Problem, x: Array | None = None) -> State | None:
     are one compiled call, which takes less time than one iteration does in NumPy.
     """
     data, rule, loss = problem.data, problem.rule, problem.loss
+    if not isinstance(data, Data):
+        return None
     n, p = data.A.shape
     plain = problem.bounds is None and problem.ridge is None and problem.callback is None
     plain = plain and problem.solver == "auto" and not isinstance(problem.adjust, np.ndarray)
@@ -170,7 +173,7 @@ def compiled(problem: Problem, x: Array | None = None) -> State | None:
     )  # fmt: skip
     if nit < 0:
         return None
-    problem.keep(found, resid)
+    data.remember(found, resid)
     return State(found, scale, nit, Status.CONVERGED, weights=weights)
 
 
@@ -188,16 +191,8 @@ class _Solver:
     """
 
     def __init__(self, problem: Problem) -> None:
-        data = problem.data
         self.problem = problem
-        self.sums = RowSums(
-            data.A,
-            data.b,
-            problem.loss,
-            None if problem.factor is None else _unless_one(data.freq / np.square(problem.adjust)),
-            problem.factor,
-            None if data.plain else _unless_one(data.row_weights),
-        )
+        self.sums = problem.sums()
         self.newton = False
         # Whether a Newton step has failed: the next one would as well.
         self.barred = False
@@ -223,7 +218,7 @@ class _Solver:
         if problem.bounds is not None:
             w, resid = self._weighted(x, scale)
             low, high = problem.bounds
-            return x, linalg.bounded_step(problem.data.A, w, resid, x=x, low=low, high=high)
+            return x, linalg.bounded_step(problem.memory.A, w, resid, x=x, low=low, high=high)
         sums, cost = self._at(x, scale)
         # At the solution they agree to rounding.
         if self.origin is not None and cost > self.origin[1] * (1.0 + 1e-14):
@@ -236,10 +231,7 @@ class _Solver:
             sums, cost = self._at(x, scale)
             d = linalg.solve_gram(sums.gram, sums.gradient)
         if d is None or (problem.solver == "qr" and not self.newton):
-            w, resid = self._weighted(x, scale)
-            return x, linalg.weighted_step(
-                problem.data.A, w, resid, x=x, ridge=problem.ridge, solver=problem.solver
-            )
+            return x, self._orthogonal(x, scale)
         if self.newton:
             self.origin = x, cost
         self.last = float(np.linalg.norm(d * problem.data.largest))
@@ -264,16 +256,17 @@ class _Solver:
     def scale_at(self, x: Array) -> float:
         """Return the scale at the solution; its residuals take the place of the last ones."""
         problem, data = self.problem, self.problem.data
-        resid = problem.keep(x, residuals(data.A, data.b, x, self.resid))
-        self.resid = None
-        return problem.rule.estimate(problem.standardise(resid))
+        if isinstance(data, Data):
+            data.remember(x, residuals(data.A, data.b, x, self.resid))
+            self.resid = None
+        return problem.scale_at(x)
 
     def _joint(self, x: Array, scale: float) -> linalg.Step | None:
         """Return the Newton step in x and the scale, and set `scale`; None where there is none."""
         problem, ridge = self.problem, self.problem.ridge
-        self.resid = np.empty(len(problem.data.b)) if self.resid is None else self.resid
+        self.resid = np.empty(problem.vector) if self.resid is None else self.resid
         sums = self.sums(x, scale, True, self.resid)
-        found = problem.rule.estimate(problem.standardise(self.resid))
+        found = problem.scale_of(x, self.resid)
         if not found > 0.0 or sums.drift is None:
             return None
         aim = found
@@ -302,22 +295,60 @@ class _Solver:
         penalised = sums._replace(gram=G, gradient=sums.gradient - ridge * x)
         return penalised, cost + 0.5 * float(ridge @ x**2)
 
+    def _orthogonal(self, x: Array, scale: float) -> linalg.Step:
+        """Return a step by QR of the weighted rows; by normal equations where that serves."""
+        problem, data = self.problem, self.problem.data
+        if isinstance(data, Data):
+            w, resid = self._weighted(x, scale)
+            return linalg.weighted_step(
+                data.A, w, resid, x=x, ridge=problem.ridge, solver=problem.solver
+            )
+        if problem.solver == "cholesky":
+            raise ValueError(linalg.NEARLY_SINGULAR)
+        R = data.fold(triangle, problem.loss, x, scale, merge=stacked)
+        if problem.ridge is not None:
+            root = np.sqrt(problem.ridge)
+            R = stacked(R, np.column_stack([np.diag(root), -root * x]))
+        tolerance = max(data.total, data.width) * linalg.EPS
+        d, rank = linalg.minimum_norm(R[:, :-1], R[:, -1], tolerance)
+        return linalg.Step(d, float(np.linalg.norm(R[:, :-1] @ d)), rank, R[:, :-1].T @ R[:, -1])
+
     def _weighted(self, x: Array, scale: float) -> tuple[Array, Array]:
         """Return the weight of each row in the normal equations, and the residuals."""
         problem = self.problem
         resid = problem.residuals(x)
         u = problem.standardise(resid) / scale
-        return problem.data.row_weights * problem.loss.weight(u), resid
+        return problem.memory.row_weights * problem.loss.weight(u), resid
 
 
-def _unless_one(values: Array) -> Array | None:
-    return None if np.all(values == 1.0) else values
+def triangle(data: Data, loss: Loss, x: Array, scale: float) -> Array:
+    """Return R of the weighted rows of a block, with the residuals as last column."""
+    resid = data.residuals(x)
+    root = np.sqrt(data.row_weights * loss.weight(resid * data.inv_sd / scale))
+    rows = np.column_stack([data.A, resid]) * root[:, None]
+    return np.asarray(np.linalg.qr(rows, mode="r"))
+
+
+def stacked(above: Array, under: Array) -> Array:
+    return np.asarray(np.linalg.qr(np.vstack([above, under]), mode="r"))
+
+
+def _all_zero(problem: Problem, x: Array) -> bool:
+    data = problem.data
+    if isinstance(data, Data):
+        return bool(np.all(problem.residuals(x) == 0.0))
+    # A response that large is far from its sample if that is fitted exactly.
+    return not np.any(_misfit(data.sample, x)) and not np.any(data.fold(_misfit, x))
+
+
+def _misfit(data: Data, x: Array) -> float:
+    return float(np.max(np.abs(data.residuals(x)), initial=0.0))
 
 
 class Anderson:
     """Anderson acceleration of x -> x + step(x), forgetting what no longer helps."""
 
-    def __init__(self, data: Data) -> None:
+    def __init__(self, data: Frame) -> None:
         self.unit = np.where(data.largest > 0.0, data.largest, 1.0)
         self.points: list[Array] = []
         self.steps: list[Array] = []
@@ -352,52 +383,99 @@ def converged(problem: Problem, state: State, ratio: float) -> bool:
         return True
     if state.step > _NEAR * _NEAR:
         return False
-    data, x = problem.data, state.x
-    bound = float(np.max(data.inv_sd)) * (float(data.largest @ np.abs(x)) + data.size)
-    if state.step * state.scale > _rounding(data, bound):
+    data, x, scale = problem.data, state.x, state.scale
+    bound = data.sharpest * (float(data.largest @ np.abs(x)) + data.size)
+    if state.step * scale > _rounding(data, bound):
         return False
-    u = problem.standardise(problem.residuals(x)) / state.scale
+    size = data.fold(_weighted_size, problem.loss, problem.adjust, x, scale, merge=max)
+    return bool(state.step * scale <= _rounding(data, size) <= _NEAR * scale)
+
+
+def _weighted_size(data: Data, loss: Loss, adjust: Array | float, x: Array, scale: float) -> float:
+    """Return the size of the largest number that is rounded into the equations."""
+    u = data.residuals(x) * (data.inv_sd * adjust) / scale
     # A row without weight is not rounded into anything.
-    w = np.where(data.freq > 0.0, problem.loss.weight(u), 0.0)
-    size = float(np.max(w * data.inv_sd * (np.abs(data.A) @ np.abs(x) + np.abs(data.b))))
-    return state.step * state.scale <= _rounding(data, size) <= _NEAR * state.scale
+    w = np.where(data.freq > 0.0, loss.weight(u), 0.0)
+    return float(np.max(w * data.inv_sd * _sizes(data, x), initial=0.0))
 
 
-def _rounding(data: Data, size: float) -> float:
+def _rounding(data: Data | Streamed, size: float) -> float:
     """Return the length of a step that rounding of residuals of this size makes.
 
     Rounding of x moves all rows together, that of each residual its own.
     """
-    return linalg.EPS * size * (4.0 * math.sqrt(data.A.shape[1]) + math.sqrt(data.nobs))
+    return linalg.EPS * size * (4.0 * math.sqrt(data.width) + math.sqrt(data.nobs))
 
 
-def settled(data: Data, state: State) -> State:
+def settled(data: Data | Streamed, state: State) -> State:
     """Return the exact fit near a state: the least-squares fit of the rows that are exact."""
-    rows = exact_rows(data, state.x, data.b - data.A @ state.x)
+    x, floor = state.x, typical_size(data, state.x)
+    state = replace(state, status=Status.EXACT_FIT, scale=0.0)
     if data.rank is not None:
         # Many fits are exact; this is the one that penalty or bounds chose.
-        return replace(state, status=Status.EXACT_FIT, scale=0.0)
-    if linalg.row_space(data.A[rows], data.row_weights[rows]) is not None:
-        return replace(state, status=Status.NO_WEIGHT, scale=0.0)
-    x = linalg.least_squares(data.A[rows], data.b[rows], data.row_weights[rows])
+        return state
+    if isinstance(data, Data):
+        rows = exact_rows(data, x, floor)
+        if linalg.row_space(data.A[rows], data.row_weights[rows]) is not None:
+            return replace(state, status=Status.NO_WEIGHT)
+        new = linalg.least_squares(data.A[rows], data.b[rows], data.row_weights[rows])
+    else:
+        new = x
+        for _ in range(3):
+            G, g = data.fold(_exact_gram, x, floor, new)
+            d = linalg.solve_gram(G, g)
+            if d is None:
+                return replace(state, status=Status.NO_WEIGHT)
+            new = new + d
     # What a coefficient contributes below the rounding of the response is none of it.
-    x = np.where(np.max(np.abs(data.A[rows]), axis=0) * np.abs(x) < linalg.EPS * data.size, 0.0, x)
-    again = exact_rows(data, x, data.b - data.A @ x)
-    if float(data.freq @ again) >= float(data.freq @ rows):
-        state = replace(state, x=x)
-    return replace(state, status=Status.EXACT_FIT, scale=0.0)
+    largest = data.fold(_exact_largest, x, floor, merge=np.maximum)
+    new = np.where(largest * np.abs(new) < linalg.EPS * data.size, 0.0, new)
+    better = data.fold(exact_count, new, typical_size(data, new)) >= data.fold(
+        exact_count, x, floor
+    )
+    return replace(state, x=new) if better else state
 
 
-def exactly_fitted(data: Data, x: Array, resid: Array) -> bool:
+def exactly_fitted(data: Data | Streamed, x: Array) -> bool:
     """Tell whether more than half of the observations are fitted to rounding."""
-    return 2.0 * float(np.sum(data.freq[exact_rows(data, x, resid)])) > data.nobs
+    return bool(2.0 * data.fold(exact_count, x, typical_size(data, x)) > data.nobs)
 
 
-def exact_rows(data: Data, x: Array, resid: Array) -> NDArray[np.bool_]:
-    size = np.abs(data.A) @ np.abs(x) + np.abs(data.b)
+def typical_size(data: Data | Streamed, x: Array) -> float:
+    """Return the median of the numbers that a residual is the difference of."""
+    if isinstance(data, Data):
+        return float(np.median(_sizes(data, x)))
+    return Median(data, _sizes_once)(x)
+
+
+def exact_rows(data: Data, x: Array, floor: float) -> NDArray[np.bool_]:
+    """Tell which rows are fitted to rounding; `floor` is their typical size."""
     # A row that happens to be zero is rounded like its neighbours.
-    size = np.maximum(size, np.median(size))
-    return np.asarray(np.abs(resid) <= 16.0 * len(x) * linalg.EPS * size)
+    size = np.maximum(_sizes(data, x), floor)
+    return np.asarray(np.abs(data.b - data.A @ x) <= 16.0 * len(x) * linalg.EPS * size)
+
+
+def exact_count(data: Data, x: Array, floor: float) -> float:
+    """Return how many observations are fitted to rounding."""
+    return float(data.freq @ exact_rows(data, x, floor))
+
+
+def _sizes(data: Data, x: Array) -> Array:
+    return np.asarray(np.abs(data.A) @ np.abs(x) + np.abs(data.b))
+
+
+def _sizes_once(data: Data, x: Array) -> tuple[Array, Array]:
+    return _sizes(data, x), np.ones(len(data.b))
+
+
+def _exact_gram(data: Data, x: Array, floor: float, new: Array) -> tuple[Array, Array]:
+    rows = exact_rows(data, x, floor)
+    return gram(data.A, data.row_weights * rows, data.b - data.A @ new)
+
+
+def _exact_largest(data: Data, x: Array, floor: float) -> Array:
+    rows = exact_rows(data, x, floor)
+    return np.asarray(np.max(np.abs(data.A[rows]), axis=0, initial=0.0))
 
 
 def report(problem: Problem, state: State) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import numpy as np
@@ -14,21 +14,24 @@ from numpy.typing import ArrayLike, NDArray
 from robustfit import covariance, linalg
 from robustfit import scale as scales
 from robustfit._checks import known, nonnegative, positive, real
-from robustfit._inputs import Data
-from robustfit._kernels import median_size, residuals
-from robustfit.losses import Linear, Loss
+from robustfit._inputs import Data, Frame
+from robustfit._kernels import RowSums, Sums, median_size, newton_scale, rho_sums
+from robustfit._streamed import Median, Streamed
+from robustfit.losses import Linear, Loss, get_loss
 from robustfit.result import Status
-from robustfit.scale._sample import QUARTILE
+from robustfit.scale._sample import QUARTILE, mean_cut_square
 
 Array = NDArray[np.float64]
-# So many vectors of residuals are kept: at the S-estimate, a rival of it and the M-estimate.
-_RECENT = 3
 Callback = Callable[[Any], object]
 
 STARTS = ("auto", "ols", "gnc", "lad", "s", "lts")
 SCALES = ("auto", "s", "d", "tau", "mad", "mad-fixed", "huber", "matlab", "std")
 # The scales that follow from an S-estimate.
 S_SCALES = ("s", "d", "tau")
+#: Data that are read block by block, in a message.
+IN_PARTS = "rows that are read in blocks"
+# Limit of the passes for a scale, and what is nothing beside rounding of the response.
+_MOST_PASSES, _TINY = 100, 1e-3
 # Names of estimators: start and scale.
 METHODS = {
     "m": ("auto", "mad"),
@@ -41,12 +44,16 @@ METHODS = {
 
 @dataclass(frozen=True, slots=True)
 class ScaleRule:
-    """How the scale follows from the standardised residuals; `value` is one known before."""
+    """How the scale follows from the standardised residuals.
+
+    `value` is one known before, `at` the function of the coefficients for rows not in memory.
+    """
 
     name: str
     estimate: Callable[[Array], float]
     fixed: bool = False
     value: float = 0.0
+    at: Callable[[Array], float] | None = None
 
 
 @dataclass(frozen=True)
@@ -55,7 +62,7 @@ class Problem:
 
     Attributes
     ----------
-    data : Data
+    data : Data or Streamed
         Design, response and weights.
     loss : Loss
         The loss of the M-step.
@@ -65,11 +72,9 @@ class Problem:
         1 / sqrt(1 - leverage) where leverage is asked for, else 1.
     ridge, bounds, solver, tol, maxiter, callback
         As in `irls`, in inner units.
-    recent : dict
-        The last residuals and what they belong to.
     """
 
-    data: Data
+    data: Data | Streamed
     loss: Loss
     rule: ScaleRule
     adjust: Array | float
@@ -79,38 +84,68 @@ class Problem:
     tol: float
     maxiter: int
     callback: Callback | None
-    recent: dict[bytes, Array] = field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def memory(self) -> Data:
+        """The data where they are in memory."""
+        if not isinstance(self.data, Data):
+            raise TypeError("this estimator needs all rows in memory")
+        return self.data
 
     def residuals(self, x: Array) -> Array:
-        """Return b - A x, read-only; the last few are kept, because the guard asks again."""
-        known = self.recent.get(x.tobytes())
-        return self.keep(x, residuals(self.data.A, self.data.b, x)) if known is None else known
-
-    def keep(self, x: Array, r: Array) -> Array:
-        """Return the residuals r of x, kept."""
-        r.setflags(write=False)
-        for old in list(self.recent)[: 1 - _RECENT]:
-            del self.recent[old]
-        self.recent[x.tobytes()] = r
-        return r
+        """Return b - A x, read-only."""
+        return self.memory.residuals(x)
 
     @functools.cached_property
     def factor(self) -> Array | None:
         """What a residual is multiplied by before it is divided by the scale; None for ones."""
-        data = self.data
+        data = self.memory
         plain = data.plain and not isinstance(self.adjust, np.ndarray)
         return None if plain else data.inv_sd * self.adjust
 
-    def part(self, rows: NDArray[np.intp]) -> Problem:
-        """Return the same problem for some of the rows, without the callback."""
-        data = self.data.take(rows)
-        adjust = self.adjust[rows] if isinstance(self.adjust, np.ndarray) else self.adjust
-        rule = _NAMED[self.rule.name](self.rule.name, data)
-        return replace(self, data=data, adjust=adjust, rule=rule, callback=None, recent={})
+    def part(self, stride: int) -> Problem:
+        """Return the same problem for every `stride`-th row, or a sample, without the callback."""
+        adjust = self.adjust
+        if isinstance(self.data, Data):
+            rows = np.arange(0, len(self.data.b), stride)
+            data = self.data.take(rows)
+            adjust = adjust[rows] if isinstance(adjust, np.ndarray) else adjust
+        else:
+            data = self.data.sample
+        rule = scale_rule(self.rule.name, self.loss, data, self.ridge)
+        return replace(self, data=data, adjust=adjust, rule=rule, callback=None)
 
     def standardise(self, resid: Array) -> Array:
         """Return the residuals that the scale and the loss see."""
         return resid if self.factor is None else resid * self.factor
+
+    @property
+    def vector(self) -> int:
+        """How many residuals a vector of them has; none where rows are not in memory."""
+        return len(self.data.b) if isinstance(self.data, Data) else 0
+
+    def scale_at(self, x: Array) -> float:
+        """Return the scale by the rule."""
+        if isinstance(self.data, Data):
+            return self.rule.estimate(self.standardise(self.residuals(x)))
+        return self.scale_of(x, None)
+
+    def scale_of(self, x: Array, resid: Array | None) -> float:
+        """Return the scale by the rule, from the residuals where rows are in memory."""
+        if self.rule.at is not None and not isinstance(self.data, Data):
+            return self.rule.at(x)
+        return self.rule.estimate(self.standardise(cast(Array, resid)))
+
+    def sums(self) -> Callable[..., Sums]:
+        """Return the function of (x, scale, newton, resid) that passes over the rows."""
+        data, loss = self.data, self.loss
+        if isinstance(data, Data):
+            return row_sums(data, loss, self.adjust, self.factor)
+
+        def fold(x: Array, s: float, newton: bool, resid: Array | None = None) -> Sums:
+            return cast(Sums, data.fold(fold_sums, loss, x, s, newton, resid is not None))
+
+        return fold
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +163,42 @@ class State:
     weights: Array | None = None
 
 
-def inner_ridge(ridge: ArrayLike, data: Data) -> Array | None:
+def row_sums(data: Data, loss: Loss, adjust: Array | float, factor: Array | None) -> RowSums:
+    """Return the pass over the rows of a reweighting or Newton step."""
+    return RowSums(
+        data.A,
+        data.b,
+        loss,
+        None if factor is None else _unless_one(data.freq / np.square(adjust)),
+        factor,
+        None if data.plain else _unless_one(data.row_weights),
+    )
+
+
+def fold_sums(data: Data, loss: Loss, x: Array, s: float, newton: bool, drift: bool) -> Sums:
+    """Return the sums over the rows of a block."""
+    factor = None if data.plain else data.inv_sd
+    resid = np.empty(len(data.b)) if drift else None
+    return row_sums(data, loss, 1.0, factor)(x, s, newton, resid)
+
+
+def fold_rho(data: Data, loss: Loss, x: Array, s: float) -> tuple[float, float]:
+    """Return what `rho_sums` does for the rows of a block."""
+    if data.plain:
+        return rho_sums(data.residuals(x), s, loss)
+    return rho_sums(data.residuals(x) * data.inv_sd, s, loss, data.freq)
+
+
+def fold_deviations(data: Data, x: Array) -> tuple[Array, Array]:
+    """Return the absolute standardised residuals of a block and what they count for."""
+    return np.abs(data.residuals(x)) * data.inv_sd, data.freq
+
+
+def _unless_one(values: Array) -> Array | None:
+    return None if np.all(values == 1.0) else values
+
+
+def inner_ridge(ridge: ArrayLike, data: Frame) -> Array | None:
     """Return the penalty of each column in inner units, None for no penalty."""
     penalty = nonnegative(ridge, "ridge") if np.ndim(ridge) == 0 else _penalties(ridge, data)
     if not np.any(penalty):
@@ -137,7 +207,7 @@ def inner_ridge(ridge: ArrayLike, data: Data) -> Array | None:
     return np.asarray(penalty * unit**2)
 
 
-def _penalties(ridge: ArrayLike, data: Data) -> Array:
+def _penalties(ridge: ArrayLike, data: Frame) -> Array:
     """Return a penalty for each column of the caller's."""
     try:
         found = np.asarray(ridge, dtype=np.float64)
@@ -152,7 +222,7 @@ def _penalties(ridge: ArrayLike, data: Data) -> Array:
 
 
 def inner_bounds(
-    bounds: tuple[ArrayLike, ArrayLike] | None, data: Data, ridge: Array | None
+    bounds: tuple[ArrayLike, ArrayLike] | None, data: Frame, ridge: Array | None
 ) -> tuple[Array, Array] | None:
     """Return lower and upper limits in inner units."""
     if bounds is None:
@@ -180,19 +250,31 @@ def adjustment(data: Data) -> Array:
 
 def fixed_scale(name: str, value: float) -> ScaleRule:
     """Return the rule that keeps a value."""
-    return ScaleRule(name, lambda t: value, fixed=True, value=value)
+    return ScaleRule(name, lambda t: value, fixed=True, value=value, at=lambda x: value)
 
 
-def scale_rule(scale: Any, loss: Loss, data: Data, ridge: Array | None = None) -> ScaleRule:
+def scale_rule(
+    scale: Any, loss: Loss, data: Data | Streamed, ridge: Array | None = None
+) -> ScaleRule:
     """Return the rule for a scale that needs no high-breakdown start."""
     if callable(scale):
+        if isinstance(data, Streamed):
+            raise TypeError(f"scale must be a name or a number for {IN_PARTS}, got {scale!r}")
         return ScaleRule("callable", lambda t: _of_callable(scale(t * data.unit)) / data.unit)
     if not isinstance(scale, str):
         return fixed_scale("given", positive(scale, "scale") / data.unit)
     name = known(scale, "scale", SCALES)
     if name == "auto":
         name = "std" if isinstance(loss, Linear) else "mad"
-    return _std(name, data, ridge) if name == "std" else _NAMED[name](name, data)
+    if name == "std":
+        return _std(name, data, ridge)
+    if not isinstance(data, Streamed):
+        return _NAMED[name](name, data)
+    if name not in _STREAMED:
+        names = ", ".join((*_STREAMED, "std"))
+        raise ValueError(f"scale must be one of {names} for {IN_PARTS}, got scale={name!r}")
+    at = _STREAMED[name](data)
+    return ScaleRule(name, _unavailable, name == "mad-fixed", at=at)
 
 
 def _of_callable(value: Any) -> float:
@@ -223,14 +305,29 @@ def _huber(name: str, data: Data) -> ScaleRule:
     return ScaleRule(name, lambda t: float(scales.huber_proposal2(t, ddof=p, weights=freq)))
 
 
-def _std(name: str, data: Data, ridge: Array | None) -> ScaleRule:
-    df = data.nobs - data.A.shape[1]
+def _std(name: str, data: Data | Streamed, ridge: Array | None) -> ScaleRule:
+    df = data.nobs - data.width
     if ridge is not None:
         # The trace of the hat matrix, less than the rank (Hastie, Tibshirani and Friedman 2009,
         # The Elements of Statistical Learning, equation 3.50).
-        gram = (data.A.T * data.row_weights) @ data.A
+        gram = data.fold(_gram)
         df = data.nobs - float(np.trace(np.linalg.solve(gram + np.diag(ridge), gram)))
+    if isinstance(data, Streamed):
+        streamed = data
+        return ScaleRule(
+            name,
+            _unavailable,
+            at=lambda x: math.sqrt(streamed.fold(_square, x) / df) if df > 0.0 else 0.0,
+        )
     return ScaleRule(name, lambda t: float(np.sqrt(data.freq @ t**2 / df)) if df > 0.0 else 0.0)
+
+
+def _gram(data: Data) -> Array:
+    return np.asarray((data.A.T * data.row_weights) @ data.A)
+
+
+def _square(data: Data, x: Array) -> float:
+    return float(data.row_weights @ data.residuals(x) ** 2)
 
 
 def _matlab(name: str, data: Data) -> ScaleRule:
@@ -239,6 +336,47 @@ def _matlab(name: str, data: Data) -> ScaleRule:
 
 
 _NAMED = {"mad": _mad, "mad-fixed": _mad, "huber": _huber, "matlab": _matlab}
+
+
+def _unavailable(t: Array) -> float:
+    raise TypeError(f"{IN_PARTS} have no vector of residuals")
+
+
+def _streamed_mad(data: Streamed) -> Callable[[Array], float]:
+    median = Median(data, fold_deviations)
+    return lambda x: median(x) / QUARTILE
+
+
+def _streamed_huber(data: Streamed) -> Callable[[Array], float]:
+    """Return the function that solves the equation of `huber_proposal2`, from the last scale on."""
+    if data.nobs <= data.width:
+        return lambda x: 0.0
+    loss = get_loss("talwar", c=1.345)
+    goal = mean_cut_square(loss.c) / loss.c**2 * loss.sup * (data.nobs - data.width)
+    last = [0.0]
+
+    def solve(x: Array) -> float:
+        t, freq = fold_deviations(data.sample, x)
+        s = last[0] or float(scales.huber_proposal2(t, weights=freq))
+        for _ in range(_MOST_PASSES):
+            if not s > linalg.EPS * data.size * _TINY:
+                return 0.0
+            rho, slope = data.fold(fold_rho, loss, x, s)
+            before, s = s, newton_scale(s, rho, slope, goal)
+            # The error is about the square of the step.
+            if abs(s - before) <= 1e-7 * s:
+                break
+        last[0] = s
+        return s
+
+    return solve
+
+
+_STREAMED = {
+    "mad": _streamed_mad,
+    "mad-fixed": _streamed_mad,
+    "huber": _streamed_huber,
+}
 
 
 def _counts(data: Data) -> Array | None:

@@ -75,7 +75,7 @@ def tau_fit(
     global minimum can be a fit that the S-estimate rejects: on starsCYG and wood it is one
     that follows the outliers.
     """
-    data, memory, share, x = problem.data, Anderson(problem.data), 0.0, s_fit.x
+    data, memory, share, x = problem.memory, Anderson(problem.data), 0.0, s_fit.x
     state = State(x, s_fit.scale, 0, Status.MAXITER, math.inf)
     for nit in range(1, problem.maxiter + 1):
         resid, scale = problem.residuals(x), m_scale(problem, x, inner)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import abc
 import functools
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,8 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robustfit import _kernels, linalg
+from robustfit._inputs import Data
 from robustfit._kernels import LARGE_ELEMENTS, RowSums, Sums, in_threads
 from robustfit._kernels._loss import pointer
+from robustfit._streamed import Streamed
 from robustfit.losses import Loss
 from robustfit.starts import _s_kernels, _subsets
 from robustfit.starts._s_kernels import ROUNDING
@@ -166,27 +170,88 @@ def s_estimate(
     level = loss.breakdown() if breakdown is None else float(breakdown)
     if not 0.0 < level < 1.0:
         raise ValueError(f"breakdown must be in (0, 1), got breakdown={breakdown!r}")
-    large = len(A) > _subsets.LARGE
     pool = _subsets.pool(A, rng)
     unit = _subsets.typical(b[pool])
     M = _subsets.preconditioner(A[pool])
-    search = _Search(Rows.of(A[pool], b[pool], f[pool], M, unit), loss, level, tol, maxiter)
-    if large:
-        starts = search.grouped(nsubsets, k_steps, nbest, rng)
+    goal = level * (float(np.sum(f)) - A.shape[1])
+    problem = _Problem(M, loss, goal, A, b / unit, f)
+    part = A[pool], b[pool], f[pool]
+    plan = _Plan(level, exhaustive_limit, nsubsets, k_steps, nbest, tol, maxiter)
+    large = len(A) > _subsets.LARGE
+    middle = None
+    if len(A) > 4 * _MIDDLE:
+        middle = functools.partial(problem.sample, _MIDDLE, rng)
+    return _estimate(problem, part, unit, plan, middle, rng, large)
+
+
+def s_estimate_streamed(
+    data: Streamed, loss: Loss, *, rng: np.random.Generator, breakdown: float, tol: float = 1e-10
+) -> SFit:
+    """Return the S-estimate of rows that are read in blocks.
+
+    The search is that of `s_estimate` for many rows, on a uniform sample; passes over all rows
+    refine what it finds.
+    """
+    some = data.sample
+    A, b, f = _subsets.counted(some.A * some.inv_sd[:, None], some.b * some.inv_sd, some.freq)
+    pool = _subsets.pool(A, rng)
+    unit = _subsets.typical(b[pool])
+    M = _subsets.preconditioner(A[pool])
+    count = data.nobs - data.width
+    problem = _StreamedProblem(M, loss, breakdown * count, data, unit)
+    part = A[pool], b[pool], f[pool]
+    middle = None
+    if len(pool) < len(A):
+        goal = breakdown * (float(np.sum(f)) - data.width)
+        sample = _Problem(M, loss, goal, A, b / unit, f)
+
+        def middle() -> _Problem:
+            return sample
+
+    plan = _Plan(breakdown, 5000, 1000, 2, 20, tol, 500)
+    return _estimate(problem, part, unit, plan, middle, rng, large=True)
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """The options of `s_estimate`."""
+
+    level: float
+    exhaustive_limit: int
+    nsubsets: int
+    k_steps: int
+    nbest: int
+    tol: float
+    maxiter: int
+
+
+def _estimate(
+    problem: _Whole,
+    pool: tuple[Array, Array, Array],
+    unit: float,
+    plan: _Plan,
+    middle: Callable[[], _Problem] | None,
+    rng: np.random.Generator,
+    large: bool,
+) -> SFit:
+    """Search on a pool of rows, refine what is found on all."""
+    A, b, f = pool
+    M = problem.M
+    search = _Search(Rows.of(A, b, f, M, unit), problem.loss, plan.level, plan.tol, plan.maxiter)
+    if len(A) > _subsets.LARGE:
+        starts = search.grouped(plan.nsubsets, plan.k_steps, plan.nbest, rng)
     else:
-        draws = _subsets.draw(search.rows, nsubsets, exhaustive_limit, rng)
-        starts = search.of_draws(draws, k_steps, nbest)
+        draws = _subsets.draw(search.rows, plan.nsubsets, plan.exhaustive_limit, rng)
+        starts = search.of_draws(draws, plan.k_steps, plan.nbest)
     found = search.converge(starts)
     reached = int(np.sum(found.s <= found.s[0] * (1.0 + _SAME_SCALE)))
     candidates = len(found.s)
     found = search.distinct(found, 1.0)
-    problem = _Problem(A, b / unit, f, M, loss, level * (float(np.sum(f)) - A.shape[1]))
     if large:
         found = found.take(np.arange(min(_FINALISTS, len(found.s))))
-        if len(A) > 4 * _MIDDLE:
-            middle = problem.part(_subsets.sample_rows(A, _MIDDLE, rng))
-            found = middle.refine(found, _MIDDLE_TOL, maxiter)
-        found = problem.refine(found, tol, maxiter)
+        if middle is not None:
+            found = middle().refine(found, _MIDDLE_TOL, plan.maxiter)
+        found = problem.refine(found, plan.tol, plan.maxiter)
     best = problem.polish(found.x[0], found.s[0])
     others = [
         (M @ z * unit, float(s * unit)) for z, s in zip(found.x[1:], found.s[1:], strict=True)
@@ -300,55 +365,54 @@ class _Search:
 
 
 @dataclass(frozen=True)
-class _Problem:
+class _Whole(abc.ABC):
     """All rows in the caller's coordinates, with b divided by its unit.
 
     ``goal`` is the scale equation's right-hand side over sup rho.
     """
 
-    A: Array
-    b: Array
-    freq: Array
     M: Array
     loss: Loss
     goal: float
 
-    def part(self, rows: NDArray[np.int64]) -> _Problem:
-        """Return the problem of some of the rows."""
-        freq = self.freq[rows]
-        count = float(np.sum(self.freq))
-        goal = self.goal * (float(np.sum(freq)) - len(self.M)) / (count - len(self.M))
-        return replace(self, A=self.A[rows], b=self.b[rows], freq=freq, goal=goal)
+    @property
+    @abc.abstractmethod
+    def count(self) -> float:
+        """How many rows there are, repeated rows counted."""
 
     @property
+    @abc.abstractmethod
     def many(self) -> bool:
         """Whether refinement goes over the rows of A as they are."""
-        return self.A.size > LARGE_ELEMENTS
+
+    @abc.abstractmethod
+    def sums(self, x: Array, s: float, newton: bool, basis: Array | None) -> Sums:
+        """Return the sums at (x, s)."""
+
+    @abc.abstractmethod
+    def scale(self, z: Array, s: float, tol: float) -> float:
+        """Return the M-scale at z, starting from s where that is no rounding error."""
+
+    @abc.abstractmethod
+    def exact(self, x: Array) -> Array | None:
+        """Return the exact fit, if x fits all but the rows that the scale ignores."""
 
     @functools.cached_property
-    def sums(self) -> RowSums:
-        """The sums over the rows; of A M where A alone is too ill-conditioned to be squared."""
+    def basis(self) -> Array | None:
+        """M where A alone is too ill-conditioned to be squared."""
         poor = not np.linalg.cond(self.M / np.linalg.norm(self.M, axis=1)[:, None]) < _WELL
-        freq = None if np.all(self.freq == 1.0) else self.freq
-        return RowSums(self.A, self.b, self.loss, freq, None, freq, self.M if poor else None)
+        return self.M if poor else None
 
     def fold(self, x: Array, s: float, newton: bool) -> Sums:
         """Return the sums at (x, s), with Gram matrix and gradient in the coordinates of M."""
-        sums = self.sums(x, s, newton)
-        if self.sums.basis is not None:
+        sums = self.sums(x, s, newton, self.basis)
+        if self.basis is not None:
             return sums
         M = self.M
         return sums._replace(gram=M.T @ sums.gram @ M, gradient=M.T @ sums.gradient)
 
     def refine(self, found: _Candidates, tol: float, maxiter: int) -> _Candidates:
         """Return the candidates refined on all rows."""
-        if not self.many:
-            p = self.A.shape[1]
-            every = _Search(
-                Rows.of(self.A, self.b, self.freq, self.M, 1.0), self.loss,
-                self.goal / max(float(np.sum(self.freq)) - p, 1.0), tol, maxiter,
-            )  # fmt: skip
-            return every.distinct(every.converge(found.x), 1.0)
         x, s, done = found.x.copy(), found.s.copy(), np.zeros(len(found.s), dtype=np.bool_)
         for k, exact in enumerate(s < _EXACT * (1.0 + np.sum(np.abs(x), axis=1))):
             # That some of the rows are fitted exactly does not mean that enough of all are.
@@ -361,18 +425,6 @@ class _Problem:
                 s[k] = self.scale(x[k], s[k], 1e-2)
         return _Candidates(x, s, done).sorted()
 
-    def scale(self, z: Array, s: float, tol: float) -> float:
-        """Return the M-scale at z, starting from s where that is no rounding error."""
-        r = _kernels.residuals(self.A, self.b, self.M @ z)
-        rounding = _EXACT * (1.0 + float(np.sum(np.abs(z))))
-        if s < rounding:
-            size = np.abs(r)
-            far = size > rounding
-            if float(np.sum(self.freq[far])) <= self.goal:
-                return 0.0
-            s = float(np.median(size[far]))
-        return _kernels.m_scale(r, s, self.goal * self.loss.sup, self.loss, self.freq, tol)
-
     def newton_scale(self, s: float, sums: Sums) -> float:
         return _kernels.newton_scale(s, sums.rho, sums.slope, self.goal * self.loss.sup)
 
@@ -384,7 +436,7 @@ class _Problem:
         """
         # A candidate of the search is near its solution.
         last, newton = math.inf, True
-        near = _NEAR * math.sqrt(float(np.sum(self.freq)))
+        near = _NEAR * math.sqrt(self.count)
         for _ in range(maxiter):
             if s < ROUNDING * (1.0 + float(np.sum(np.abs(z)))):
                 return z, s, True
@@ -423,10 +475,68 @@ class _Problem:
                     break
                 x, s = x + self.M @ d, self.newton_scale(s, sums)
         # No row can be fitted to rounding where the scale is so large and no column cancels.
-        if s > _NOT_EXACT * size and self.sums.basis is None:
+        if s > _NOT_EXACT * size and self.basis is None:
             return x, s
         exact = self.exact(x)
         return (x, s) if exact is None else (exact, 0.0)
+
+
+@dataclass(frozen=True)
+class _Problem(_Whole):
+    """All rows in memory."""
+
+    A: Array
+    b: Array
+    freq: Array
+
+    @property
+    def count(self) -> float:
+        """How many rows there are, repeated rows counted."""
+        return float(np.sum(self.freq))
+
+    @property
+    def many(self) -> bool:
+        """Whether refinement goes over the rows of A as they are."""
+        return self.A.size > LARGE_ELEMENTS
+
+    def sample(self, size: int, rng: np.random.Generator) -> _Problem:
+        """Return the problem of some of the rows."""
+        rows = _subsets.sample_rows(self.A, size, rng)
+        freq, p = self.freq[rows], len(self.M)
+        goal = self.goal * (float(np.sum(freq)) - p) / (self.count - p)
+        return replace(self, A=self.A[rows], b=self.b[rows], freq=freq, goal=goal)
+
+    @functools.cached_property
+    def _counts(self) -> Array | None:
+        return None if np.all(self.freq == 1.0) else self.freq
+
+    def sums(self, x: Array, s: float, newton: bool, basis: Array | None) -> Sums:
+        """Return the sums at (x, s)."""
+        freq = self._counts
+        return RowSums(self.A, self.b, self.loss, freq, None, freq, basis)(x, s, newton)
+
+    def refine(self, found: _Candidates, tol: float, maxiter: int) -> _Candidates:
+        """Return the candidates refined on all rows."""
+        if self.many:
+            return super().refine(found, tol, maxiter)
+        p = self.A.shape[1]
+        every = _Search(
+            Rows.of(self.A, self.b, self.freq, self.M, 1.0), self.loss,
+            self.goal / max(self.count - p, 1.0), tol, maxiter,
+        )  # fmt: skip
+        return every.distinct(every.converge(found.x), 1.0)
+
+    def scale(self, z: Array, s: float, tol: float) -> float:
+        """Return the M-scale at z, starting from s where that is no rounding error."""
+        r = _kernels.residuals(self.A, self.b, self.M @ z)
+        rounding = _EXACT * (1.0 + float(np.sum(np.abs(z))))
+        if s < rounding:
+            size = np.abs(r)
+            far = size > rounding
+            if float(np.sum(self.freq[far])) <= self.goal:
+                return 0.0
+            s = float(np.median(size[far]))
+        return _kernels.m_scale(r, s, self.goal * self.loss.sup, self.loss, self.freq, tol)
 
     def exact(self, x: Array) -> Array | None:
         """Return the exact fit, if x fits all but the rows that the scale ignores."""
@@ -436,3 +546,71 @@ class _Problem:
         A, b, freq = self.A[fitted], self.b[fitted], self.freq[fitted]
         # A few rows that are repeated often may be enough, and not determine x.
         return linalg.refit(A, b, freq, x)
+
+
+@dataclass(frozen=True)
+class _StreamedProblem(_Whole):
+    """All rows, read in blocks."""
+
+    data: Streamed
+    unit: float
+
+    @property
+    def count(self) -> float:
+        """How many rows there are, repeated rows counted."""
+        return self.data.nobs
+
+    @property
+    def many(self) -> bool:
+        """Whether refinement goes over the rows of A as they are."""
+        return True
+
+    def sums(self, x: Array, s: float, newton: bool, basis: Array | None) -> Sums:
+        """Return the sums at (x, s)."""
+        unit = self.unit
+        sums: Sums = self.data.fold(_block_sums, self.loss, basis, x * unit, s * unit, newton)
+        return sums._replace(gradient=sums.gradient / unit)
+
+    def scale(self, z: Array, s: float, tol: float) -> float:
+        """Return the M-scale at z, starting from s where that is no rounding error."""
+        x, unit, loss = self.M @ z * self.unit, self.unit, self.loss
+        rounding = _EXACT * (1.0 + float(np.sum(np.abs(z))))
+        if s < rounding:
+            far, size = self.data.fold(_far, x, rounding * unit)
+            if far <= self.goal:
+                return 0.0
+            s = size / far / unit
+        found = _kernels.solve_m_scale(
+            lambda s: self.data.fold(_block_rho, loss, x, s), s * unit, self.goal * loss.sup, tol
+        )
+        return found / unit
+
+    def exact(self, x: Array) -> Array | None:
+        """Return x if it fits all but the rows that the scale ignores exactly.
+
+        The exact fit itself is found by the iteration, see `settled` there.
+        """
+        return x if self.data.fold(_unfitted, x * self.unit) <= self.goal else None
+
+
+def _block_sums(
+    data: Data, loss: Loss, basis: Array | None, x: Array, s: float, newton: bool
+) -> Sums:
+    freq, sd = data.freq, data.inv_sd
+    return RowSums(data.A, data.b, loss, freq, sd, data.row_weights, basis)(x, s, newton)
+
+
+def _block_rho(data: Data, loss: Loss, x: Array, s: float) -> tuple[float, float]:
+    return _kernels.rho_sums(data.residuals(x) * data.inv_sd, s, loss, data.freq)
+
+
+def _far(data: Data, x: Array, rounding: float) -> tuple[float, float]:
+    """Return how many residuals are larger than rounding, and their sum."""
+    size = np.abs(data.residuals(x)) * data.inv_sd
+    counts = np.where(size > rounding, data.freq, 0.0)
+    return float(np.sum(counts)), float(counts @ size)
+
+
+def _unfitted(data: Data, x: Array) -> float:
+    fitted = _subsets.exactly_fitted(data.A, data.b, x)
+    return float(np.sum(data.freq[~fitted]))
