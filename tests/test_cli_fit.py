@@ -118,7 +118,8 @@ def test_columns_weigh_and_offset(frame, capsys):
     frame["known"] = 0.5 * frame["x"]
     frame.to_csv("data.csv", index=False)
     assert cli.main(
-        ["fit", "data.csv", LINE, "--freq-weights", "times", "--offset", "known", "--json"]
+        ["fit", "data.csv", LINE, "--freq-weights", "times", "--offset", "known", "--json",
+         "--plot", "fit.png"]
     ) == 0  # fmt: skip
     found = json.loads(capsys.readouterr().out)
     assert found["nobs"] == frame["times"].sum()

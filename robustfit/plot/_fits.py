@@ -91,7 +91,8 @@ def line(
     grid[:, column] = np.linspace(t.min(), t.max(), len(grid))
     at = grid[:, column]
     # Before a figure is opened: it refuses an unknown interval or level.
-    curve = fit.predict(grid, interval=interval, level=level).reshape(len(grid), -1)
+    # That of the base class: an offset is no part of the response here.
+    curve = FitResult.predict(fit, grid, interval=interval, level=level).reshape(len(grid), -1)
 
     ax = axes(ax)
     if ols:
