@@ -50,9 +50,12 @@ class Anova:
     def summary(self) -> str:
         """Return the table as text."""
         width = max(len(label) for label in self.labels)
-        lines = [self.note, "", " " * width + "".join(f" {name:>12}" for name in self.columns)]
+        sizes = [max(11, len(name)) for name in self.columns]
+        head = "".join(f" {name:>{n}}" for name, n in zip(self.columns, sizes, strict=True))
+        lines = [self.note, "", " " * width + head]
         for label, row in zip(self.labels, self.values, strict=True):
-            cells = "".join(f" {'' if math.isnan(v) else format(v, '.5g'):>12}" for v in row)
+            texts = ("" if math.isnan(value) else f"{value:.5g}" for value in row)
+            cells = "".join(f" {text:>{n}}" for text, n in zip(texts, sizes, strict=True))
             lines.append(f"{label:<{width}}{cells}".rstrip())
         return "\n".join(lines)
 
