@@ -57,7 +57,7 @@ def data(outliers=6, outputs=1):
 
 @pytest.mark.parametrize(
     "options",
-    [{}, {"loss": "tukey", "efficiency": 0.85}, {"method": "tau"}, {"loss": "huber", "scale": 0.3}],
+    [{}, {"loss": "tukey", "efficiency": 0.85}, {"method": "tau"}, {"loss": "huber", "scale": 2.0}],
     ids=str,
 )
 def test_it_is_irls(options):
