@@ -231,6 +231,8 @@ class Data(Frame):
     @property
     def model_matrix(self) -> Array:
         """The rows that take part, in the caller's columns and units; read-only."""
+        if linalg.implicit(self.A):
+            return self.A
         A = self.A if self.basis is None else self.A @ self.basis.T
         A = A.view() if self.column_unit is None else A / self.column_unit
         A.setflags(write=False)
@@ -256,7 +258,8 @@ def prepare(
     """Return checked data; raise a ValueError or TypeError that names the argument."""
     if nan_policy not in ("raise", "omit"):
         raise ValueError(f"nan_policy must be 'raise' or 'omit', got nan_policy={nan_policy!r}")
-    design, response = matrix(A, "A"), matrix(b, "b")
+    implicit = linalg.implicit(A)
+    design, response = _implicit(A, nan_policy) if implicit else matrix(A, "A"), matrix(b, "b")
     if design.ndim != 2:
         raise ValueError(f"A must be 2-dimensional, got shape {design.shape}")
     n, p = design.shape
@@ -265,18 +268,20 @@ def prepare(
         response = response[:, 0]
     if response.shape != (n,):
         raise ValueError(f"b must have shape ({n},) like the rows of A, got {response.shape}")
-    if freq_weights is None and var_weights is None and 0 < design.size <= _kernels.LARGE_ELEMENTS:
+    plain = freq_weights is None and var_weights is None and not implicit
+    if plain and 0 < design.size <= _kernels.LARGE_ELEMENTS:
         ordinary = _ordinary(design, response, labels)
         if ordinary is not None:
             return ordinary
     freq, var = _weights(freq_weights, "freq_weights", n), _weights(var_weights, "var_weights", n)
-    largest = _kernels.largest(design)
+    largest = _largest_of_implicit(design) if implicit else _kernels.largest(design)
     given = {"b": response, "freq_weights": freq, "var_weights": var}
     finite = bool(np.all(np.isfinite(largest))) and all(
         values.strides == (0,) or np.isfinite(_kernels.largest(values[:, None])[0])
         for values in given.values()
     )
-    keep = None if finite else _finite_rows({"A": design, **given}, nan_policy)
+    checked = given if implicit else {"A": design, **given}
+    keep = None if finite else _finite_rows(checked, nan_policy)
     if keep is not None:
         design, response = design[keep], response[keep]
         freq, var = _some(freq, keep), _some(var, keep)
@@ -406,6 +411,27 @@ def _weights(values: ArrayLike | None, name: str, n: int) -> Array:
     if array.shape != (n,):
         raise ValueError(f"{name} must have shape ({n},) like the rows of A, got {array.shape}")
     return array.copy() if array.strides == (0,) else array
+
+
+def _implicit(A: Any, nan_policy: str) -> Any:
+    """Return a sparse design by rows in double precision, or an operator as it is."""
+    name = type(A).__name__
+    if nan_policy == "omit":
+        raise ValueError(f"nan_policy='omit' needs a dense A, got {name}")
+    if np.dtype(A.dtype or np.float64).kind not in "fiub":
+        raise TypeError(f"A must hold real numbers, got {name} of dtype {A.dtype}")
+    return A.tocsr().astype(np.float64) if hasattr(A, "tocsr") else A
+
+
+def _largest_of_implicit(A: Any) -> Array:
+    """Return the largest absolute value of each column; of an operator that is not known."""
+    if not hasattr(A, "tocsr"):
+        return np.ones(A.shape[1])
+    if not np.all(np.isfinite(A.data)):
+        raise ValueError(
+            f"A must be finite, but {int(np.sum(~np.isfinite(A.data)))} entries are not"
+        )
+    return np.asarray(abs(A).max(axis=0).toarray(), dtype=np.float64).ravel()
 
 
 def _ones(n: int) -> Array:

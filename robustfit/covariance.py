@@ -540,6 +540,9 @@ def z_blocks(fitted: Fitted) -> Iterator[tuple[slice, Array]]:
 def gram(fitted: Fitted, values: Array) -> Array:
     """Return the sum of values z z', repetitions counted."""
     w = fitted.freq * values
+    if linalg.implicit(fitted.A):
+        G = linalg.implicit_gram(fitted.A, w * fitted.inv_sd**2)
+        return np.asarray(fitted.root.T @ G @ fitted.root)
     start = np.zeros((fitted.root.shape[1],) * 2)
     parts = ((z * w[rows, None]).T @ z for rows, z in z_blocks(fitted))
     return np.asarray(sum(parts, start))

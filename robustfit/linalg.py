@@ -4,12 +4,15 @@ Everything is solved for a *step* d from the current residual r, so that the fix
 is as accurate as the residual and not as the Gram matrix.
 """
 
+import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import scipy
 from numpy.typing import NDArray
-from scipy import linalg
+from scipy import linalg, sparse
+from scipy.sparse.linalg import LinearOperator, aslinearoperator, lsmr, splu
 
 from robustfit import _kernels
 from robustfit._kernels import block_rows, gram, largest, row_blocks
@@ -23,6 +26,11 @@ EPS = float(np.finfo(np.float64).eps)
 _SMALLEST_PIVOT = 1e-6
 # Above this pivot the Gram matrix itself has lost less than half of the digits.
 _GOOD_PIVOT = 1e-3
+# Up to so many columns the normal equations of a sparse design are solved as a full matrix, and up
+# to so many products of two entries for each entry of the design as a sparse one.
+_FEW_COLUMNS, _PRODUCTS = 500, 20
+# So many columns of the Gram matrix of an operator are computed at a time.
+_AT_A_TIME = 16
 # Up to this many elements the start is solved by QR with refinement: time is no matter.
 _REFINED_ELEMENTS = 200_000
 
@@ -90,6 +98,100 @@ def weighted_step(
         r = np.concatenate([r, -np.sqrt(ridge) * x])
     d, rank = minimum_norm(A, r, rank_tolerance(A))
     return Step(d, float(np.linalg.norm(A @ d)), rank, g)
+
+
+def implicit(A: object) -> bool:
+    """Tell whether a design is sparse, or known by its products with vectors alone."""
+    return sparse.issparse(A) or isinstance(A, LinearOperator)
+
+
+def implicit_gram(A: Any, w: Array) -> Array:
+    """Return A'WA of an implicit design as a full matrix."""
+    if sparse.issparse(A):
+        return np.asarray((A.T @ A.multiply(w[:, None]).tocsr()).toarray())
+    p = A.shape[1]
+    G = np.empty((p, p))
+    for low in range(0, p, _AT_A_TIME):
+        unit = np.eye(p, min(_AT_A_TIME, p - low), -low)
+        G[:, low : low + _AT_A_TIME] = A.rmatmat(w[:, None] * A.matmat(unit))
+    return 0.5 * (G + G.T)
+
+
+def implicit_step(A: Any, w: Array, r: Array, *, x: Array, ridge: Array | None = None) -> Step:
+    """Return the step of `weighted_step` for an implicit design.
+
+    The normal equations of a sparse one are solved where they are small or sparse as well; else
+    LSMR (Fong and Saunders 2011, doi:10.1137/10079687X) needs products with vectors only. If many
+    steps are solutions, it returns that of minimum norm, columns scaled.
+    """
+    penalty = np.zeros(A.shape[1]) if ridge is None else ridge
+    g = A.T @ (w * r) - penalty * x
+    d = _by_normal_equations(A, w, g, penalty) if sparse.issparse(A) else None
+    if d is None:
+        d = _by_lsmr(A, w, r, x, penalty)
+    change = A @ d
+    square = float(w @ (change * change)) + float(penalty @ (d * d))
+    return Step(d, math.sqrt(square), len(d), g)
+
+
+def _by_normal_equations(A: Any, w: Array, g: Array, penalty: Array) -> Array | None:
+    """Return the solution d of (A'WA + penalty) d = g, None if that is not worth it or singular."""
+    if A.shape[1] <= _FEW_COLUMNS:
+        G: Array = implicit_gram(A, w) + np.diag(penalty)
+        return solve_gram(G, g)
+    if float(np.sum(np.square(np.diff(A.indptr), dtype=np.float64))) > _PRODUCTS * A.nnz:
+        return None
+    G = A.T @ A.multiply(w[:, None]).tocsr() + sparse.diags_array(penalty)
+    diagonal = G.diagonal()
+    if not np.all(diagonal > 0.0):
+        return None
+    unit = sparse.diags_array(1.0 / np.sqrt(diagonal))
+    try:
+        factor = splu((unit @ G @ unit).tocsc(), permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0)
+    except RuntimeError:
+        return None
+    if not np.min(factor.U.diagonal()) > _SMALLEST_PIVOT**2:
+        return None
+    return np.asarray(unit @ factor.solve(unit @ g))
+
+
+def _by_lsmr(A: Any, w: Array, r: Array, x: Array, penalty: Array) -> Array:
+    n, p = A.shape
+    root, rest = np.sqrt(w), np.sqrt(penalty)
+    unit = np.ones(p)
+    if sparse.issparse(A):
+        length = np.sqrt(A.power(2).T @ w + penalty)
+        unit = 1.0 / np.where(length > 0.0, length, 1.0)
+    operator = aslinearoperator(A)
+    penalised = bool(np.any(penalty))
+
+    def forward(z: Array) -> Array:
+        d = unit * z.ravel()
+        out = root * operator.matvec(d)
+        return np.concatenate([out, rest * d]) if penalised else out
+
+    def backward(y: Array) -> Array:
+        out = operator.rmatvec(root * y[:n])
+        return np.asarray(unit * (out + rest * y[n:] if penalised else out))
+
+    rows = n + p if penalised else n
+    scaled = LinearOperator((rows, p), matvec=forward, rmatvec=backward, dtype=np.float64)
+    right = np.concatenate([root * r, -rest * x]) if penalised else root * r
+    # As exact as it gets: the step is a small one in the end.
+    solution = lsmr(scaled, right, atol=EPS, btol=EPS, conlim=0.0, maxiter=max(100, 4 * min(n, p)))
+    return np.asarray(unit * solution[0])
+
+
+def row_sizes(A: Any, x: Array) -> Array:
+    """Return |A| |x|, a bound of the size of the terms of A x; of an operator only |A x|."""
+    if isinstance(A, LinearOperator):
+        return np.asarray(np.abs(A @ x))
+    if sparse.issparse(A):
+        return np.asarray(abs(A) @ np.abs(x))
+    out = np.empty(len(A))
+    for rows in row_blocks(*A.shape):
+        out[rows] = np.abs(A[rows]) @ np.abs(x)
+    return out
 
 
 def bounded_step(A: Array, w: Array, r: Array, *, x: Array, low: Array, high: Array) -> Step:
@@ -221,6 +323,10 @@ def inverse_root(A: Array, w: Array) -> Array:
     The columns of A H are orthonormal in the weights w. Small or ill-conditioned designs go
     through QR of the weighted design, large well-conditioned ones through its Gram matrix.
     """
+    if implicit(A):
+        G = implicit_gram(A, w)
+        root = gram_root(G)
+        return _pseudo_root(G) if root is None else root
     root = None
     if A.size > _REFINED_ELEMENTS:
         root = gram_root(gram(A, w, np.zeros(len(A)))[0])
@@ -245,6 +351,14 @@ def triangle_root(R: Array, scale: Array, tolerance: float) -> Array:
     _, singular, Vt = linalg.svd(R, full_matrices=False)
     keep = singular > tolerance * singular[0]
     return np.asarray((Vt[keep].T / singular[keep]) * scale[:, None])
+
+
+def _pseudo_root(G: Array) -> Array:
+    """Return H with H H' the pseudo-inverse of G, scaled to a unit diagonal; half the digits."""
+    unit = 1.0 / np.sqrt(np.maximum(np.diagonal(G), 1e-300))
+    values, vectors = linalg.eigh(G * unit * unit[:, None])
+    keep = values > math.sqrt(EPS) * values[-1]
+    return np.asarray(unit[:, None] * vectors[:, keep] / np.sqrt(values[keep]))
 
 
 def triangular(A: Array, w: Array, scale: Array) -> Array:

@@ -737,7 +737,10 @@ class FitResult:
 
 def _has_intercept(A: Array) -> bool:
     """Tell whether a constant is in the column space of A."""
-    ones = np.ones(len(A))
+    ones = np.ones(A.shape[0])
+    if linalg.implicit(A):
+        step = linalg.implicit_step(A, ones, ones, x=np.zeros(A.shape[1]))
+        return bool(np.max(np.abs(ones - A @ step.d)) < 1e-8)
     A = A * linalg.column_scale(A)
     fitted = A @ np.linalg.lstsq(A, ones, rcond=None)[0]
     return bool(np.max(np.abs(ones - fitted), initial=0.0) < 1e-8)

@@ -190,9 +190,9 @@ def _symmetric(total: Array, p: int) -> Array:
     return G + np.tril(G, -1).T
 
 
-def residuals(A: NDArray[Any], b: Array, x: Array, out: Array | None = None) -> Array:
+def residuals(A: Any, b: Array, x: Array, out: Array | None = None) -> Array:
     """Return b - A x, in `out` if that is given and there are many."""
-    if A.size <= _FEW:
+    if not isinstance(A, np.ndarray) or A.size <= _FEW:
         return np.asarray(b - A @ x)
     r = np.empty(len(b)) if out is None else out
     _pass(_RESIDUALS, A, b, x, (None, None, None), resid=r)

@@ -68,8 +68,9 @@ def irls(
 
     Parameters
     ----------
-    A : array_like of shape (n, p) or (m, n, p)
-        Design matrix. A data frame gives its column names to the coefficients.
+    A : array_like, sparse array or LinearOperator of shape (n, p), or array_like (m, n, p)
+        Design matrix. A data frame gives its column names to the coefficients. For a sparse one or
+        an operator see Notes.
     b : array_like of shape (n,), (n, k) or (m, n)
         Response. With shape (n, k), k > 1, there are k fits with one design, and with shapes
         (m, n, p) and (m, n) there are m fits; see Notes.
@@ -180,6 +181,11 @@ def irls(
     regular course there are fitted one by one, as all are with other options. The weights have
     shape (n,) or that of b. A fit agrees with the single one to 1e-9 standard errors.
 
+    A sparse array or a `scipy.sparse.linalg.LinearOperator` is for M-estimates with the start
+    "ols" or given coefficients: a search needs the rows. Each step then solves the sparse normal
+    equations or, by LSMR, the weighted least-squares problem; memory is that of A, until a
+    covariance is asked for, which has p x p numbers. The rank is not looked at.
+
     References
     ----------
     Yohai, V. J. (1987). High breakdown-point and high efficiency robust estimates for
@@ -237,6 +243,10 @@ def irls(
         begin, size = _resolve(start, scale, tuned, leverage, free=free)
         if isinstance(size, str) and size == "tau" and not (penalty is None and limits is None):
             raise ValueError("scale='tau' cannot be combined with bounds or ridge")
+        _problem.refuse_implicit(
+            A, start=begin, scale="mad" if isinstance(size, str) and size == "auto" else size,
+            leverage=leverage, bounds=bounds, solver=solver, cov_type=cov_type,
+        )  # fmt: skip
         rule = "mad" if isinstance(size, str) and size in _problem.S_SCALES else size
         problem = Problem(
             data=data,
@@ -259,7 +269,7 @@ def irls(
     if state is not None:
         outcome = Outcome(problem, state, begin)
     else:
-        basis = _row_space(data)
+        basis = None if problem.implicit else _row_space(data)
         if basis is not None:
             free = penalty is None and limits is None
             data = data.with_basis(basis) if free else replace(data, rank=basis.shape[1])
@@ -400,6 +410,9 @@ def _start(
 def _least_squares(problem: Problem) -> Array:
     """Return the penalised least-squares fit; as a start only, the first digits are enough."""
     data, ridge, last = problem.data, problem.ridge, isinstance(problem.loss, Linear)
+    if linalg.implicit(data.A):
+        zero = np.zeros(data.columns)
+        return linalg.implicit_step(data.A, data.row_weights, data.b, x=zero, ridge=ridge).d
     if not last:
         G, g = data.normal
         x = linalg.solve_gram(G if ridge is None else G + np.diag(ridge), g)

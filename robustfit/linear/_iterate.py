@@ -117,7 +117,8 @@ def _steps(
                 scale = solver.scale_at(x)
             return replace(state, scale=scale, status=Status.CONVERGED)
         close = step < max(_NEAR, _CLOSE * math.sqrt(data.nobs))
-        able = problem.bounds is None and (rule.fixed or data.shape[0] * data.width > _FEW)
+        able = problem.bounds is None and not problem.implicit
+        able = able and (rule.fixed or data.shape[0] * data.width > _FEW)
         solver.newton = (close or joint) and able and not solver.barred
     return replace(state, x=solver.kept(x, scale))
 
@@ -130,6 +131,7 @@ def _of_some_rows(problem: Problem, x: Array, bar: Bar) -> State | None:
     data, rule = problem.data, problem.rule
     n = data.shape[0]
     moving = not rule.fixed and rule.name != "callable" and problem.bounds is None
+    moving = moving and not problem.implicit
     stride = n // max(_SOME_ROWS, _ROWS_PER_COLUMN * len(x))
     if not moving or stride < _MANY or problem.maxiter < 2 or isinstance(problem.loss, Linear):
         return None
@@ -157,6 +159,7 @@ def compiled(problem: Problem, x: Array | None = None) -> State | None:
         return None
     n, p = data.A.shape
     plain = problem.bounds is None and problem.ridge is None and problem.callback is None
+    plain = plain and isinstance(data.A, np.ndarray)
     plain = plain and problem.solver == "auto" and not isinstance(problem.adjust, np.ndarray)
     known = rule.value > 0.0 or rule.name in ("mad", "mad-fixed")
     if not (plain and known and p <= _NARROW and n * p <= _FEW and data.size < _MODEST):
@@ -215,6 +218,9 @@ class _Solver:
                 return x, joint
             self.newton = False
         self.scale = self.followed = None
+        if problem.implicit:
+            w, resid = self._weighted(x, scale)
+            return x, linalg.implicit_step(problem.memory.A, w, resid, x=x, ridge=problem.ridge)
         if problem.bounds is not None:
             w, resid = self._weighted(x, scale)
             low, high = problem.bounds
@@ -411,7 +417,7 @@ def settled(data: Data | Streamed, state: State) -> State:
     """Return the exact fit near a state: the least-squares fit of the rows that are exact."""
     x, floor = state.x, typical_size(data, state.x)
     state = replace(state, status=Status.EXACT_FIT, scale=0.0)
-    if data.rank is not None:
+    if data.rank is not None or (isinstance(data, Data) and linalg.implicit(data.A)):
         # Many fits are exact; this is the one that penalty or bounds chose.
         return state
     if isinstance(data, Data):
@@ -461,7 +467,7 @@ def exact_count(data: Data, x: Array, floor: float) -> float:
 
 
 def _sizes(data: Data, x: Array) -> Array:
-    return np.asarray(np.abs(data.A) @ np.abs(x) + np.abs(data.b))
+    return np.asarray(linalg.row_sizes(data.A, x) + np.abs(data.b))
 
 
 def _sizes_once(data: Data, x: Array) -> tuple[Array, Array]:

@@ -32,6 +32,15 @@ S_SCALES = ("s", "d", "tau")
 IN_PARTS = "rows that are read in blocks"
 # Limit of the passes for a scale, and what is nothing beside rounding of the response.
 _MOST_PASSES, _TINY = 100, 1e-3
+# What a design that is not a full matrix leaves of the options.
+_IMPLICIT: dict[str, tuple[str, ...]] = {
+    "start": ("ols",),
+    "scale": ("mad", "mad-fixed", "huber", "std"),
+    "leverage": (),
+    "bounds": (),
+    "solver": ("auto",),
+    "cov_type": ("auto", "huber", "H1", "H2", "H3", "w"),
+}
 # Names of estimators: start and scale.
 METHODS = {
     "m": ("auto", "mad"),
@@ -115,6 +124,11 @@ class Problem:
         rule = scale_rule(self.rule.name, self.loss, data, self.ridge)
         return replace(self, data=data, adjust=adjust, rule=rule, callback=None)
 
+    @property
+    def implicit(self) -> bool:
+        """Whether the design is sparse, or known by its products with vectors alone."""
+        return isinstance(self.data, Data) and linalg.implicit(self.data.A)
+
     def standardise(self, resid: Array) -> Array:
         """Return the residuals that the scale and the loss see."""
         return resid if self.factor is None else resid * self.factor
@@ -196,6 +210,26 @@ def fold_deviations(data: Data, x: Array) -> tuple[Array, Array]:
 
 def _unless_one(values: Array) -> Array | None:
     return None if np.all(values == 1.0) else values
+
+
+def refuse_implicit(A: Any, **options: Any) -> None:
+    """Raise a ValueError for options that need the rows of the design, if it has none."""
+    if not linalg.implicit(A):
+        return
+    name = type(A).__name__
+    for option, value in options.items():
+        allowed = _IMPLICIT[option]
+        known = isinstance(value, str) and value in allowed
+        if not (known or value is None or value is False or _is_number_like(option, value)):
+            words = " or ".join(repr(word) for word in allowed) or "its default"
+            extra = " or coefficients" if option == "start" else ""
+            raise ValueError(
+                f"{option}={value!r} needs a dense A, got {name}; use {option}={words}{extra}"
+            )
+
+
+def _is_number_like(option: str, value: Any) -> bool:
+    return option in ("start", "scale") and not isinstance(value, str)
 
 
 def inner_ridge(ridge: ArrayLike, data: Frame) -> Array | None:
