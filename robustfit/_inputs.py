@@ -259,7 +259,7 @@ def prepare(
     if nan_policy not in ("raise", "omit"):
         raise ValueError(f"nan_policy must be 'raise' or 'omit', got nan_policy={nan_policy!r}")
     implicit = linalg.implicit(A)
-    design, response = _implicit(A, nan_policy) if implicit else matrix(A, "A"), matrix(b, "b")
+    design, response = _implicit(A, nan_policy) if implicit else _design(A), matrix(b, "b")
     if design.ndim != 2:
         raise ValueError(f"A must be 2-dimensional, got shape {design.shape}")
     n, p = design.shape
@@ -411,6 +411,12 @@ def _weights(values: ArrayLike | None, name: str, n: int) -> Array:
     if array.shape != (n,):
         raise ValueError(f"{name} must have shape ({n},) like the rows of A, got {array.shape}")
     return array.copy() if array.strides == (0,) else array
+
+
+def _design(A: Any) -> Array:
+    """Return A as an array of float64; a large one of float32 as it is: sums are of float64."""
+    plain = isinstance(A, np.ndarray) and not isinstance(A, np.ma.MaskedArray)
+    return A if plain and A.dtype == np.float32 and A.size > _SMALL else matrix(A, "A")
 
 
 def _implicit(A: Any, nan_policy: str) -> Any:

@@ -175,7 +175,7 @@ BAD_DATA = {
     "dates": (A, B.astype("M8[s]"), TypeError, "^b must hold real numbers, got dtype datetime"),
     "None": (None, B, TypeError, "^A must hold real numbers"),
     "ragged": ([[1.0, 2.0], [3.0]], [1.0, 2.0], ValueError, "^A must"),
-    "sparse": (sparse.csr_array(A), B, TypeError, "^A must .*sparse"),
+    "sparse": (A, sparse.csr_array(B[:, None]), TypeError, "^b must .*sparse"),
 }
 
 
