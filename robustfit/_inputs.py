@@ -22,6 +22,8 @@ _SMALL = 1_000_000
 _RECENT = 3
 # So many values tell what a typical one is.
 _SOME = 100_000
+# More responses than that, of up to this size, or one over it, are of order one.
+_MODEST = 2.0**20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -299,6 +301,9 @@ def prepare(
         freq = np.where(var > 0.0, freq, 0.0)
     counted = freq_weights is not None or var_weights is not None
     unit = _unit(response[freq > 0.0] if counted else response)
+    if n > _SOME and 1.0 / _MODEST <= unit <= _MODEST:
+        # Many responses are referred to rather than copied.
+        unit = 1.0
     top = float(_kernels.largest(response[:, None])[0])
     frame = frame_of(largest, unit, top, labels)
     return Data.of(frame, _own(design, A), response, freq, var, keep)
@@ -356,6 +361,8 @@ def response_unit(typical: float, largest: float) -> float:
 
 def _in_unit(b: Array, unit: float) -> Array:
     """Return b / unit, cut off where that is no longer a number whose square is finite."""
+    if unit == 1.0 and _kernels.largest(b[:, None])[0] <= _LARGEST:
+        return b
     scaled = b / unit
     return np.clip(scaled, -_LARGEST, _LARGEST, out=scaled)
 

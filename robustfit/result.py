@@ -121,8 +121,8 @@ class FitResult:
     Notes
     -----
     Covariance, leverage and what else takes a pass over the rows are computed when they are first
-    asked for. A small design is copied for that; one of more than a million elements is referred
-    to, and must not be changed before.
+    asked for. Small data are copied for that; a design of more than a million elements, or more
+    than 100,000 responses, are referred to, and must not be changed before.
     """
 
     x: Array
