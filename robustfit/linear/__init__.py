@@ -410,9 +410,10 @@ def _start(
 def _least_squares(problem: Problem) -> Array:
     """Return the penalised least-squares fit; as a start only, the first digits are enough."""
     data, ridge, last = problem.data, problem.ridge, isinstance(problem.loss, Linear)
-    if linalg.implicit(data.A):
-        zero = np.zeros(data.columns)
-        return linalg.implicit_step(data.A, data.row_weights, data.b, x=zero, ridge=ridge).d
+    if problem.implicit:
+        rows = problem.memory
+        zero = np.zeros(rows.columns)
+        return linalg.implicit_step(rows.A, rows.row_weights, rows.b, x=zero, ridge=ridge).d
     if not last:
         G, g = data.normal
         x = linalg.solve_gram(G if ridge is None else G + np.diag(ridge), g)
