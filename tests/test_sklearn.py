@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
-from scipy import stats
+from scipy import sparse, stats
 from sklearn import config_context
 from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning as SklearnConvergenceWarning
@@ -204,6 +204,12 @@ def test_warnings_are_those_of_sklearn_at_the_line_of_the_caller():
 def test_bad_parameters(options, message):
     with pytest.raises((ValueError, TypeError), match=message):
         RobustRegressor(**options).fit(*data())
+
+
+def test_sparse_features_are_refused():
+    X, y = data()
+    with pytest.raises(TypeError, match="Sparse data was passed for X"):
+        RobustRegressor().fit(sparse.csr_array(X), y)
 
 
 def test_bad_sample_weight():

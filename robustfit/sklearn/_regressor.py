@@ -148,7 +148,7 @@ class RobustRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         Parameters
         ----------
         X : array_like of shape (n_samples, n_features)
-            Features.
+            Features, dense: a sparse X is an error.
         y : array_like of shape (n_samples,) or (n_samples, n_outputs)
             Target. Several outputs are fitted each for itself.
         sample_weight : array_like of shape (n_samples,), optional
