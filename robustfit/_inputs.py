@@ -16,6 +16,8 @@ Array = NDArray[np.float64]
 
 # The largest response in inner units; reached only by rows that do not count.
 _LARGEST = 1e150
+# A product of two numbers below this does not overflow.
+_MODEST = 1e150
 # Designs of up to this many elements are copied.
 _SMALL = 1_000_000
 # So many vectors of residuals are kept: at the S-estimate, a rival of it and the M-estimate.
@@ -81,6 +83,9 @@ class Frame:
             If one is beyond the range of double precision.
         """
         x = z if self.basis is None else self.basis @ z
+        modest = self.column_unit is None and 1.0 / _MODEST < self.unit < _MODEST
+        if modest and np.abs(x).max() < _MODEST:
+            return np.asarray(x * self.unit)
         with np.errstate(over="ignore", under="ignore", invalid="ignore"):
             unit = self.unit if self.column_unit is None else self.column_unit * self.unit
             scaled = np.array(x * unit)

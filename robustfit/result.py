@@ -222,7 +222,7 @@ class FitResult:
     def standardised(self) -> Array:
         """Residuals divided by their scale; NaN for rows that were left out."""
         with np.errstate(divide="ignore", invalid="ignore"):
-            return self._data.spread(self._inner.u)
+            return np.array(self._data.spread(self._inner.u))
 
     @property
     def alternatives(self) -> tuple[tuple[Array, float], ...]:

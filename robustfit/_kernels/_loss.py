@@ -25,8 +25,8 @@ from robustfit.losses._compiled import formulas, source_stamp
 _tuple: Any = ndarray.to_fixed_tuple
 #: Standardised residuals are cut here: every rho is flat there, and their squares are finite.
 FAR = 1e150
-#: Which values are wanted: all three, the weights or rho alone, or psi' in place of the weights.
-ALL, WEIGHT, CURVE, RHO = 0, 1, 2, 3
+#: Which values are wanted: all three, the weights alone, or psi' in their place.
+ALL, WEIGHT, CURVE = 0, 1, 2
 
 _scratch = types.Array(types.float64, 1, "C")
 _shape = types.Array(types.float64, 1, "C", readonly=True)
@@ -62,9 +62,9 @@ def _values(
 ) -> Any:  # fmt: skip
     """Set w = weight(u) for u = k r / s.
 
-    For `ALL` set t = rho(u) and q = psi(u) u, too; for `RHO` set t alone, for `CURVE` w = psi'(u)
-    instead. The arrays have the same length. Numba's own pointers to functions take longer to hand
-    over than a few thousand rows to work on.
+    For `ALL` set t = rho(u) and q = psi(u) u, too; for `CURVE` set w = psi'(u) instead. The arrays
+    have the same length. Numba's own pointers to functions take longer to hand over than a few
+    thousand rows to work on.
     """
 
     def call(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -112,10 +112,6 @@ def _compile(loss: type[Loss], shapes: int) -> tuple[Callable[..., Any], int]:
             for i in range(len(r)):
                 u = min(max(r[i] * k[i] * inverse, -FAR), FAR)
                 w[i] = weight(weight1, u, c, _scalar, *extra)
-        elif kind == RHO:
-            for i in range(len(r)):
-                u = min(max(r[i] * k[i] * inverse, -FAR), FAR)
-                t[i] = rho(rho1, u, c, _scalar, *extra)
         else:
             for i in range(len(r)):
                 u = min(max(r[i] * k[i] * inverse, -FAR), FAR)

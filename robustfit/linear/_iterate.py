@@ -151,8 +151,8 @@ def _away(problem: Problem) -> float:
 def compiled(problem: Problem, x: Array | None = None) -> State | None:
     """Return the fit of a small problem that takes the regular course, None for any other.
 
-    It starts from x, by default from least squares. Start, scale, iterations, residuals and weights
-    are one compiled call, which takes less time than one iteration does in NumPy.
+    It starts from x, by default from least squares. Start, scale, iterations and weights are one
+    compiled call, which takes less time than one iteration does in NumPy.
     """
     data, rule, loss = problem.data, problem.rule, problem.loss
     if not isinstance(data, Data):
@@ -167,17 +167,24 @@ def compiled(problem: Problem, x: Array | None = None) -> State | None:
     if isinstance(loss, Linear) or problem.maxiter < 2 or not compiles(loss):
         return None
     address, c, shape = pointer(loss)
-    found, resid, weights = np.zeros(p) if x is None else np.array(x), np.empty(n), np.empty(n)
-    scale, nit = _small.single(
-        address, np.ascontiguousarray(data.A), np.ascontiguousarray(data.b), data.freq,
-        data.inv_sd, x is not None, rule.value, not rule.fixed,
+    # Rows without weights are as the caller has them, and so are then the kernel's weights.
+    one = data.plain or data.freq is data.inv_sd
+    alike = one or bool(np.all(data.freq == 1.0) and np.all(data.inv_sd == 1.0))
+    factor = None if alike else np.where(data.freq > 0.0, data.inv_sd, 0.0)
+    A, b = (data.A, data.b) if factor is None else (data.A * factor[:, None], data.b * factor)
+    begun, found = x is not None, np.zeros((1, p)) if x is None else np.array(x, ndmin=2)
+    weights = np.empty((1, n) if alike else (0, 0))
+    scale, nit, done = np.array([rule.value]), np.zeros(1, np.intp), np.ones(1, np.bool_)
+    _small.solve(
+        address, np.array(A.T, order="C", ndmin=3), np.ascontiguousarray(b)[None],
+        np.ascontiguousarray(data.freq)[None], begun, found, scale, not rule.fixed,
         # One that takes longer is on a course of its own.
-        problem.maxiter // 2, problem.tol, c, shape, found, resid, weights,
+        problem.maxiter // 2, problem.tol, c, shape, nit, done, weights,
     )  # fmt: skip
-    if nit < 0:
+    if not done[0]:
         return None
-    data.remember(found, resid)
-    return State(found, scale, nit, Status.CONVERGED, weights=weights)
+    kept = weights[0] if alike else None
+    return State(found[0], float(scale[0]), int(nit[0]), Status.CONVERGED, weights=kept)
 
 
 class _Solver:

@@ -234,6 +234,8 @@ def _is_number_like(option: str, value: Any) -> bool:
 
 def inner_ridge(ridge: ArrayLike, data: Frame) -> Array | None:
     """Return the penalty of each column in inner units, None for no penalty."""
+    if isinstance(cast(Any, ridge), float) and cast(Any, ridge) == 0.0:
+        return None
     penalty = nonnegative(ridge, "ridge") if np.ndim(ridge) == 0 else _penalties(ridge, data)
     if not np.any(penalty):
         return None

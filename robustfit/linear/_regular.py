@@ -305,8 +305,8 @@ class Plan:
         limit = self.maxiter // 2
         address, c, shape = pointer(loss)
         _small.solve(
-            address, block.design, block.response, block.freq, x, s, self.scale == "mad", limit,
-            self.tol, c, shape, nit, regular,
+            address, block.design, block.response, block.freq, True, x, s, self.scale == "mad",
+            limit, self.tol, c, shape, nit, regular, np.empty((0, 0)),
         )  # fmt: skip
         return nit
 

@@ -27,9 +27,9 @@ _EXACT = 1e-8
 _SMALL_PIVOT = 1e-6
 # Median of |U| for a standard normal U.
 _QUARTILE = 0.6744897501960817
-# The best is known when the last step of each, in standard errors, and the scale are so exact: the
-# error of the scale is of the order of the square of the first over n.
-_LOOSE, _LOOSE_SCALE = 1e-2, 1e-6
+# The best is known when the last step of each, in standard errors, and the last change of the scale
+# are so small: the error of the scale is about the square of the second, and of the first over n.
+_LOOSE, _LOOSE_SCALE = 1e-2, 1e-3
 _jit = kernels(_s_kernels.STAMP)
 
 
@@ -69,7 +69,15 @@ def _slack(f: Any) -> Any:
 def _mad(At: Any, r: Any, f: Any, half: Any, slack: Any, a: Any, q: Any, v: Any) -> Any:
     """Return the MAD about zero and set v to its gradient in x; a and q are scratch."""
     low = _subsets.upper_quantile(r, f, half + slack, a, q)
-    high = _subsets.upper_quantile(r, f, half - slack, a, q)
+    # The other of the two in the middle is the same or the next.
+    over, high = 0.0, math.inf
+    for i in range(len(r)):
+        size = math.fabs(r[i])
+        if size > low:
+            over += f[i]
+            high = min(high, size)
+    if not over > half - slack:
+        high = low
     for j in range(len(v)):
         v[j] = 0.0
     for i in range(len(r)):
@@ -83,37 +91,46 @@ def _mad(At: Any, r: Any, f: Any, half: Any, slack: Any, a: Any, q: Any, v: Any)
 
 
 @_jit
+def _least_squares(
+    At: Any, b: Any, f: Any, x: Any, r: Any, t: Any, G: Any, L: Any, T: Any, S: Any, g: Any, d: Any
+) -> Any:
+    """Set x to the least-squares fit; return whether the design is far from singular."""
+    _dense.gram(At, f, T, S, G)
+    _dense.cholesky(G, L)
+    for j in range(len(x)):
+        x[j] = 0.0
+    # The second step removes most of the rounding of the first.
+    for _ in range(2):
+        _dense.residuals(At, b, x, r)
+        _dense.gradient(At, f, r, t, g)
+        _dense.cholesky_solve(L, g, d)
+        for j in range(len(x)):
+            x[j] += d[j]
+    return _regular(L, G)
+
+
+@_jit
 def least_squares(At: Any, b: Any, f: Any, x: Any, done: Any) -> None:
     """Set the rows of x to the least-squares fits."""
-    m, n = b.shape
-    p = At.shape[1]
+    n, p = b.shape[1], At.shape[1]
     r, t = np.empty(n), np.empty(n)
     G, L, T, S = np.empty((p, p)), np.empty((p, p)), np.empty((3, _dense.BLOCK)), np.empty((3, 3))
     g, d = np.empty(p), np.empty(p)
-    for k in range(m):
-        if not done[k]:
-            continue
-        At_k, f_k = At[k % len(At)], f[k % len(f)]
-        _dense.gram(At_k, f_k, T, S, G)
-        _dense.cholesky(G, L)
-        done[k] = _regular(L, G)
-        for j in range(p):
-            x[k, j] = 0.0
-        # The second step removes most of the rounding of the first.
-        for _ in range(2):
-            _dense.residuals(At_k, b[k], x[k], r)
-            _dense.gradient(At_k, f_k, r, t, g)
-            _dense.cholesky_solve(L, g, d)
-            for j in range(p):
-                x[k, j] += d[j]
+    for k in range(len(b)):
+        if done[k]:
+            At_k, f_k = At[k % len(At)], f[k % len(f)]
+            done[k] = _least_squares(At_k, b[k], f_k, x[k], r, t, G, L, T, S, g, d)
 
 
 @_jit
 def solve(
-    loss: Any, At: Any, b: Any, f: Any, x: Any, s: Any, moving: Any, limit: Any, tol: Any,
-    c: Any, shape: Any, nit: Any, done: Any,
+    loss: Any, At: Any, b: Any, f: Any, begun: Any, x: Any, s: Any, moving: Any, limit: Any,
+    tol: Any, c: Any, shape: Any, nit: Any, done: Any, weights: Any,
 ) -> None:  # fmt: skip
-    """Iterate from x to the M-estimates; with `moving` the scale is the MAD throughout.
+    """Iterate from x, or from least squares where it is not `begun`, to the M-estimates.
+
+    With `moving` the scale is the MAD throughout; without, that at the start where s is 0. The
+    robustness weights are set where there is room for them.
 
     Near the solution Newton steps take over. Where the scale moves, its dependence on x adds
     a term of rank one to their equations.
@@ -128,6 +145,12 @@ def solve(
             continue
         At_k, b_k, f_k, x_k, s_k = At[k % len(At)], b[k], f[k % len(f)], x[k], s[k]
         half, slack = _slack(f_k)
+        if not begun and not _least_squares(At_k, b_k, f_k, x_k, r, t, G, L, T, S, g, d):
+            done[k] = False
+            continue
+        if not (s_k > 0.0 or moving):
+            _dense.residuals(At_k, b_k, x_k, r)
+            s_k = _mad(At_k, r, f_k, half, slack, t, q, v)
         done[k] = False
         newton, ended, last = False, False, math.inf
         for taken in range(limit + 1):
@@ -136,6 +159,8 @@ def solve(
                 s_k = _mad(At_k, r, f_k, half, slack, t, q, v)
             if ended:
                 s[k], nit[k], done[k] = s_k, taken, True
+                if len(weights) > 0:
+                    values(loss, WEIGHT, r, unit, s_k, c, shape, t, q, weights[k])
                 break
             if not s_k > _EXACT:
                 break
@@ -171,53 +196,6 @@ def solve(
             # After a Newton step that did not shrink comes a plain one.
             newton = size < _NEAR and not (newton and size >= 0.5 * last)
             last = size
-
-
-@_jit
-def single(
-    loss: Any, A: Any, b: Any, f: Any, k: Any, begun: Any, s: Any, moving: Any, limit: Any,
-    tol: Any, c: Any, shape: Any, x: Any, r: Any, w: Any,
-) -> Any:  # fmt: skip
-    """Fit one problem; return the scale and the number of steps, -1 if it is not done.
-
-    The design and the response are as the caller has them, k is what their rows are multiplied by.
-    x is where to start if `begun`, else least squares is; without a scale s > 0, the MAD there is
-    it. r and w are set to residuals and robustness weights.
-    """
-    n, p = A.shape
-    At, bk, t = np.empty((1, p, n)), np.empty((1, n)), np.empty(n)
-    for i in range(n):
-        t[i] = k[i] if f[i] > 0.0 else 0.0
-        bk[0, i] = b[i] * t[i]
-    for j in range(p):
-        for i in range(n):
-            At[0, j, i] = A[i, j] * t[i]
-    fs, xs, ss = np.empty((1, n)), np.empty((1, p)), np.empty(1)
-    nit, done = np.zeros(1, np.int64), np.ones(1, np.bool_)
-    for i in range(n):
-        fs[0, i] = f[i]
-    for j in range(p):
-        xs[0, j] = x[j]
-    if not begun:
-        least_squares(At, bk, fs, xs, done)
-    if not (s > 0.0 or moving):
-        half, slack = _slack(f)
-        v = np.empty(p)
-        _dense.residuals(At[0], bk[0], xs[0], r)
-        s = _mad(At[0], r, f, half, slack, t, w, v)
-    ss[0] = s
-    solve(loss, At, bk, fs, xs, ss, moving, limit, tol, c, shape, nit, done)
-    if not done[0]:
-        return ss[0], -1
-    # The residuals as the caller has them, those of rows that do not count included.
-    for i in range(n):
-        r[i] = b[i]
-    for j in range(p):
-        x[j] = xs[0, j]
-        for i in range(n):
-            r[i] -= A[i, j] * x[j]
-    values(loss, WEIGHT, r, k, ss[0], c, shape, t, t, w)
-    return ss[0], nit[0]
 
 
 @_jit

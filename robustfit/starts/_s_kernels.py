@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from robustfit._kernels import _dense, _loss
-from robustfit._kernels._loss import ALL, CURVE, RHO, WEIGHT, values
+from robustfit._kernels._loss import ALL, CURVE, WEIGHT, values
 from robustfit.losses._compiled import kernels, source_stamp
 from robustfit.starts import _subsets
 
@@ -98,16 +98,14 @@ def _m_scale(
 
 
 @_jit
-def _below(
-    loss: Any, r: Any, f: Any, k: Any, s: Any, goal: Any, c: Any, shape: Any, t: Any, q: Any, w: Any
-) -> Any:
-    """Return whether the M-scale is smaller than s, which takes one sum over the rows to see."""
-    if s == math.inf:
-        return True
+def _sum(
+    loss: Any, r: Any, f: Any, k: Any, s: Any, c: Any, shape: Any, t: Any, q: Any, w: Any
+) -> Any:  # fmt: skip
+    """Return sum f rho(r / s), infinite for s = 0."""
     if not s > 0.0:
-        return False
-    values(loss, RHO, r, k, min(s, _FAR), c, shape, t, q, w)
-    return _dense.dot(t, f) < goal
+        return math.inf
+    values(loss, ALL, r, k, min(s, _FAR), c, shape, t, q, w)
+    return _dense.dot(t, f)
 
 
 @_jit
@@ -119,8 +117,8 @@ def screen(
 
     They are the fits to subsets, or else the given ones, each improved by reweighting steps. One
     becomes a candidate only if its scale is below the largest of the best so far (Salibian-Barrera
-    and Yohai 2006). The scale of a fit on the way is a single step towards the root from a larger
-    one, which is enough for the weights.
+    and Yohai 2006), which takes one sum over the rows to see. The scale of a fit on the way is a
+    single step towards the root from a larger one, which is enough for the weights.
     """
     p, n = At.shape
     r, w, t, q, k = np.empty(n), np.empty(n), np.empty(n), np.empty(n), np.ones(n)
@@ -137,7 +135,8 @@ def screen(
             for j in range(p):
                 z[j] = given[l, j]
         _dense.residuals(At, b, z, r)
-        if not _below(loss, r, f, k, hopeless * s[worst], goal, c, shape, t, q, w):
+        far = hopeless * s[worst]
+        if far < math.inf and not _sum(loss, r, f, k, far, c, shape, t, q, w) < goal:
             continue
         scale = _first_scale(r, f, goal / top, t, q)
         for taken in range(steps):
@@ -157,9 +156,8 @@ def screen(
             for j in range(p):
                 z[j] += d[j]
             _dense.residuals(At, b, z, r)
-            values(loss, RHO, r, k, scale, c, shape, t, q, w)
-            scale *= math.sqrt(_dense.dot(t, f) / goal)
-        if not _below(loss, r, f, k, s[worst], goal, c, shape, t, q, w):
+            scale *= math.sqrt(_sum(loss, r, f, k, scale, c, shape, t, q, w) / goal)
+        if s[worst] < math.inf and not _sum(loss, r, f, k, s[worst], c, shape, t, q, w) < goal:
             continue
         scale = _m_scale(loss, r, f, k, goal, top, scale, _SEARCH_SCALE, c, shape, t, q, w)
         if scale < s[worst]:
@@ -174,15 +172,11 @@ def screen(
 @_jit
 def _descend(
     loss: Any, At: Any, b: Any, f: Any, goal: Any, top: Any, x: Any, steps: Any, tol: Any,
-    scale_tol: Any, c: Any, shape: Any,
+    scale_tol: Any, c: Any, shape: Any, room: Any,
 ) -> Any:  # fmt: skip
     """Refine x in place; return its scale and whether the tolerance was met."""
     p, n = At.shape
-    r, new_r, w, t = np.empty(n), np.empty(n), np.empty(n), np.empty(n)
-    q, k = np.empty(n), np.ones(n)
-    G, L = np.empty((p, p)), np.empty((p, p))
-    T, S = np.empty((3, _dense.BLOCK)), np.empty((3, 3))
-    g, d, new_x = np.empty(p), np.empty(p), np.empty(p)
+    r, new_r, w, t, q, k, G, L, T, S, g, d, new_x = room
     for j in range(p):
         new_x[j] = x[j]
     # A reweighting step (0), then if that is small a Newton step (1), and the reweighting
@@ -236,8 +230,16 @@ def refine(
     scale_tol: Any, c: Any, shape: Any, s: Any, done: Any,
 ) -> None:  # fmt: skip
     """Refine every candidate in place; set its scale and whether the tolerance was met."""
+    p, n = At.shape
+    room = (
+        np.empty(n), np.empty(n), np.empty(n), np.empty(n), np.empty(n), np.ones(n),
+        np.empty((p, p)), np.empty((p, p)), np.empty((3, _dense.BLOCK)), np.empty((3, 3)),
+        np.empty(p), np.empty(p), np.empty(p),
+    )  # fmt: skip
     for k in range(len(s)):
-        s[k], done[k] = _descend(loss, At, b, f, goal, top, x[k], steps, tol, scale_tol, c, shape)
+        s[k], done[k] = _descend(
+            loss, At, b, f, goal, top, x[k], steps, tol, scale_tol, c, shape, room
+        )
 
 
 #: Part of the name of every kernel that uses these, so that an edit here misses the disk cache.
