@@ -459,3 +459,15 @@ def test_cholesky_refuses_what_it_cannot_solve():
     with pytest.raises(ValueError, match=r"solver='cholesky' .*singular.*use 'auto'"):
         rf.irls(steep, B, "huber", start="ols", solver="cholesky")
     assert rf.irls(steep, B, "huber", start="ols", solver="auto").success
+
+
+def test_a_newton_step_that_failed_is_tried_again_nearer_to_the_solution():
+    # Normal errors; on the way to 95 % the solution is about to vanish, and the curvature with it.
+    rng = np.random.default_rng((20260101, 14, 0, 0, 813))
+    A = np.column_stack([np.ones(100), np.exp(rng.normal(size=(100, 9)))])
+    b = rng.normal(size=100)
+    for efficiency in (0.94, 0.95, 0.96):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", rf.BasinWarning)
+            fit = rf.irls(A, b, efficiency=efficiency)
+        assert fit.status is not rf.Status.MAXITER

@@ -38,6 +38,8 @@ _SOME_ROWS, _ROWS_PER_COLUMN, _MANY, _FAR_AWAY = 10_000, 200, 4, 5.0
 _FOLLOWS = 0.5
 # Every joint step is shorter than this times the one before, or it was the last.
 _SHRINKS = 0.9
+# After a Newton step that failed, the next is tried where the steps are shorter by this factor.
+_AGAIN = 0.1
 # Small problems of so many elements and columns, and with responses up to so many typical ones, are
 # compiled. In few rows the median moves in large steps, which joint steps would not follow.
 _FEW, _NARROW, _MODEST = 1 << 15, 32, 1e3
@@ -96,7 +98,8 @@ def _steps(
             ratio = min(step / previous, 0.999)
         settling = solver.newton and previous < _NEAR and 0.5 * previous <= step < _SETTLED
         # Where the scale moves there is no objective to judge a Newton step by: it must shrink.
-        solver.barred = solver.barred or (joint and joint_before and not step < _SHRINKS * previous)
+        if joint and joint_before and not step < _SHRINKS * previous:
+            solver.limit = 0.0
         joint_before, previous, d = joint, step, plain.d
         if near and problem.bounds is None and memory is not None and not joint:
             d = memory.next(x, d)
@@ -119,7 +122,7 @@ def _steps(
         close = step < max(_NEAR, _CLOSE * math.sqrt(data.nobs))
         able = problem.bounds is None and not problem.implicit
         able = able and (rule.fixed or data.shape[0] * data.width > _FEW)
-        solver.newton = (close or joint) and able and not solver.barred
+        solver.newton = (close or joint) and able and step < solver.limit
     return replace(state, x=solver.kept(x, scale))
 
 
@@ -204,8 +207,8 @@ class _Solver:
         self.problem = problem
         self.sums = problem.sums()
         self.newton = False
-        # Whether a Newton step has failed: the next one would as well.
-        self.barred = False
+        # A Newton step that failed fails again until the steps are much shorter.
+        self.limit = math.inf
         # How far the last step went.
         self.last = math.inf
         # Where the last Newton step began, and the objective there; None after any other step.
@@ -233,23 +236,28 @@ class _Solver:
             low, high = problem.bounds
             return x, linalg.bounded_step(problem.memory.A, w, resid, x=x, low=low, high=high)
         sums, cost = self._at(x, scale)
+        wanted = self.newton
         # At the solution they agree to rounding.
         if self.origin is not None and cost > self.origin[1] * (1.0 + 1e-14):
-            x, self.newton, self.barred = self.origin[0], False, True
+            x, self.newton, wanted = self.origin[0], False, True
             sums, cost = self._at(x, scale)
         self.origin = None
         d = linalg.solve_gram(sums.gram, sums.gradient)
         if self.newton and (d is None or self._misled(x, d, scale, cost)):
-            self.newton, self.barred = False, True
+            self.newton = False
             sums, cost = self._at(x, scale)
             d = linalg.solve_gram(sums.gram, sums.gradient)
         if d is None or (problem.solver == "qr" and not self.newton):
-            return x, self._orthogonal(x, scale)
+            step = self._orthogonal(x, scale)
+        else:
+            self.last = float(np.linalg.norm(d * problem.data.largest))
+            norm = math.sqrt(max(float(d @ sums.gradient), 0.0))
+            step = linalg.Step(d, norm, len(d), sums.gradient)
         if self.newton:
             self.origin = x, cost
-        self.last = float(np.linalg.norm(d * problem.data.largest))
-        norm = math.sqrt(max(float(d @ sums.gradient), 0.0))
-        return x, linalg.Step(d, norm, len(d), sums.gradient)
+        elif wanted:
+            self.limit = _AGAIN * step.norm / scale
+        return x, step
 
     def _misled(self, x: Array, d: Array, scale: float, cost: float) -> bool:
         """Tell whether a step goes suddenly far, as where there is little curvature, and up.
