@@ -1,7 +1,7 @@
 """Many small problems: one call of `irls` beside loops over other programs.
 
 ``python -m tests.bench.many`` fits 10,000 problems of 50 x 4 with 10 % outliers, by an M-estimate
-from least squares and by the default MM-estimate, and 100,000 responses of one design of which
+from least squares and by the default MM-estimate, and 1,000,000 responses of one design of which
 only coefficients, standard errors and scales are kept. Loops are timed on 500 of the problems:
 `irls` itself, statsmodels, and R's `rlm` (MASS) and `lmrob` (robustbase) where Rscript has them.
 All iterate to 1e-8. Times are per problem; ratios are to those of the one call, on all cores.
@@ -150,7 +150,7 @@ def main():
     # How many fits are no success is printed.
     warnings.simplefilter("ignore")
     m = 1_000 if parser.parse_args().quick else 10_000
-    done = voxels(10 * m)
+    done = voxels(100 * m)
     A, b = make(m)
     peers = {
         "statsmodels RLM": lambda A, b: timed(lambda: by_statsmodels(A, b), len(A)),
