@@ -103,6 +103,31 @@ def test_far_outliers_keep_their_pull():
         torch.testing.assert_close(gradient.double(), truth, rtol=1e-5, atol=0)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_every_way_rounds_once(dtype):
+    # In single precision throughout, the slope far out would be wrong by hundreds of units.
+    r = torch.logspace(-8, 4, 2000, dtype=torch.float64).to(dtype)
+    zero = torch.zeros_like(r)
+    u = r.double()
+    value, slope = -torch.expm1(-u * u / 2.0), u * torch.exp(-u * u / 2.0)
+    compiled = torch.compile(rt.welsch_loss, backend="aot_eager", fullgraph=True)
+    scale = torch.tensor(1.0, requires_grad=True)
+    info = torch.finfo(dtype)
+
+    def one_unit(found, expected):
+        torch.testing.assert_close(found.double(), expected, rtol=info.eps, atol=info.tiny)
+
+    for f in (rt.welsch_loss, compiled, lambda a, b: rt.welsch_loss(a, b, scale=scale)):
+        a = r.clone().requires_grad_()
+        found = f(a, zero)
+        one_unit(found.detach(), value)
+        one_unit(torch.autograd.grad(found.sum(), a)[0], slope)
+    found = torch.func.vmap(torch.func.grad(rt.welsch_loss))(r, zero)
+    one_unit(found, slope)
+    found = torch.func.jvp(lambda a: rt.welsch_loss(a, zero), (r,), (torch.ones_like(r),))[1]
+    one_unit(found, slope)
+
+
 # -- transforms ------------------------------------------------------------------------------
 
 

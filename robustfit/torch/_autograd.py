@@ -40,15 +40,14 @@ def loss_of_difference(
     """Return the loss of a - b with tuning constant `k` in place of the loss's own.
 
     `a` and `b` are real floating tensors of one shape, `k` is a number or a tensor that
-    broadcasts to it. The result is float64 if an input is. Otherwise it is float32, which the
-    caller may have to round, or already rounded to `dtype`.
+    broadcasts to it. The result is at least float32, which the caller may have to round, or already
+    rounded to `dtype`.
     """
     passes = _passes(a, b, k, loss)
     if passes is not None:
         fused: Tensor = _fused(a, b, (passes, loss, k, reduction, dtype))
         return fused
-    wide = _working_dtype(a, b)
-    values = _curve(*_difference(a.to(wide), b.to(wide), k), loss, 0)
+    values = _curve(*_difference(a, b, k), loss, 0)
     return values if reduction == "none" else getattr(values, reduction)()
 
 
@@ -86,9 +85,13 @@ def _working_dtype(a: Tensor, b: Tensor) -> torch.dtype:
     return torch.float64 if double else torch.float32
 
 
-def _difference(a: Tensor, b: Tensor, k: float | Tensor) -> tuple[Tensor, float | Tensor]:
-    r = a - b
-    return r, k.to(r).expand_as(r) if isinstance(k, Tensor) else k
+def _difference(a: Tensor, b: Tensor, k: float | Tensor) -> tuple[Tensor, float | Tensor, bool]:
+    """Return a - b, `k` in its shape, and whether the last digits of double precision count."""
+    exact = _working_dtype(a, b) is torch.float64
+    # In single precision each step would lose a digit; a GPU that is made for it may have no other.
+    dtype = torch.float64 if exact or a.is_cpu else torch.float32
+    r = a.to(dtype) - b.to(dtype)
+    return r, k.to(r).expand_as(r) if isinstance(k, Tensor) else k, exact
 
 
 # -- by passes ---------------------------------------------------------------------------
@@ -126,33 +129,32 @@ class _Fused(torch.autograd.Function):
     def jvp(ctx: Any, da: Tensor, db: Tensor, *_: Any) -> Tensor:
         a, b = ctx.saved_tensors
         _, loss, k, reduction, _ = ctx.how
-        change = _slope(a, b, k, loss) * (da - db)
+        change = (_slope(a, b, k, loss) * (da - db)).to(_working_dtype(a, b))
         return change if reduction == "none" else getattr(change, reduction)()
 
 
 def _slope(a: Tensor, b: Tensor, k: float | Tensor, loss: Loss) -> Tensor:
-    dtype = _working_dtype(a, b)
-    return _curve(*_difference(a.to(dtype), b.to(dtype), k), loss, 1)
+    return _curve(*_difference(a, b, k), loss, 1)
 
 
 # -- by the formula in torch -------------------------------------------------------------
 
 
-def _curve(r: Tensor, k: float | Tensor, loss: Loss, order: int) -> Tensor:
+def _curve(r: Tensor, k: float | Tensor, exact: bool, loss: Loss, order: int) -> Tensor:
     """Return rho, psi or psi' of `r` at order 0, 1 or 2, each with the next as derivative."""
     if order == 2:
-        return _formula(r, k, loss, order)
+        return _formula(r, k, exact, loss, order)
     if not torch.compiler.is_compiling():
-        return cast(Tensor, _forward_curve(r, k, loss, order))
+        return cast(Tensor, _forward_curve(r, k, exact, loss, order))
     # The compiler has no rule for a function of one's own inside torch.func.
     if _transforming():
-        return _formula(r, k, loss, order)
-    return cast(Tensor, cast(Any, _Curve).apply(r, k, loss, order))
+        return _formula(r, k, exact, loss, order)
+    return cast(Tensor, cast(Any, _Curve).apply(r, k, exact, loss, order))
 
 
-def _formula(r: Tensor, k: float | Tensor, loss: Loss, order: int) -> Tensor:
+def _formula(r: Tensor, k: float | Tensor, exact: bool, loss: Loss, order: int) -> Tensor:
     # The class, because the compiler cannot follow a method of a loss that it has made itself.
-    scaled, formula = type(loss).engine(_ORDERS[order], exact=r.dtype == torch.float64)
+    scaled, formula = type(loss).engine(_ORDERS[order], exact=exact)
     value: Tensor = scaled(formula, r, k, Torch, *loss.shape)
     return value
 
@@ -163,12 +165,12 @@ class _Curve(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(r: Tensor, k: float | Tensor, loss: Loss, order: int) -> Tensor:
-        return _formula(r, k, loss, order)
+    def forward(r: Tensor, k: float | Tensor, exact: bool, loss: Loss, order: int) -> Tensor:
+        return _formula(r, k, exact, loss, order)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-        r, k, ctx.loss, ctx.order = inputs
+        r, k, ctx.exact, ctx.loss, ctx.order = inputs
         ctx.k = None if isinstance(k, Tensor) else k
         saved = (r, k) if isinstance(k, Tensor) else (r,)
         ctx.save_for_backward(*saved)
@@ -177,17 +179,17 @@ class _Curve(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> Any:
         slope, by_k = _Curve.slopes(ctx, ctx.needs_input_grad[1])
-        return g * slope, None if by_k is None else g * by_k, None, None
+        return g * slope, None if by_k is None else g * by_k, None, None, None
 
     @staticmethod
     def slopes(ctx: Any, with_k: bool) -> tuple[Tensor, Tensor | None]:
         """Return the derivatives by r and, if asked for, by k."""
         r, k = ctx.saved_tensors if ctx.k is None else (*ctx.saved_tensors, ctx.k)
-        slope = _curve(r, k, ctx.loss, ctx.order + 1)
+        slope = _curve(r, k, ctx.exact, ctx.loss, ctx.order + 1)
         if not with_k:
             return slope, None
         # Order j is homogeneous in (r, k) of degree 2 - j (Euler).
-        value = _curve(r, k, ctx.loss, ctx.order)
+        value = _curve(r, k, ctx.exact, ctx.loss, ctx.order)
         return slope, ((2 - ctx.order) * value - r * slope) / k
 
 

@@ -145,7 +145,8 @@ def checked_scale(scale: Any, a: Tensor) -> Any:
         if scale.is_complex():
             raise TypeError(f"scale must be real, got dtype {scale.dtype}")
         check_broadcast("scale", scale, a)
-        return scale
+        # The product with c would be rounded, which far out counts a hundred times.
+        return scale.double() if scale.is_cpu else scale
     return _checks.positive(scale, "scale")
 
 
