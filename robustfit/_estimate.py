@@ -31,13 +31,18 @@ def intervals(x: Array, bse: Array, df: float, level: float) -> Array:
         return np.column_stack([x - half, x + half])
 
 
+def outlier_limit(loss: Loss, nobs: float) -> float:
+    """Return the largest weight of an outlier: 0.1 / n, or 0.1 where it does not reach zero."""
+    return LOW_WEIGHT / nobs if loss.redescending else LOW_WEIGHT
+
+
 def outlying(weights: Array, loss: Loss, nobs: float, threshold: float | None) -> NDArray[np.intp]:
     """Return the rows with a weight at most the threshold, the lowest weight first.
 
     Default: 0.1 / n, as in robustbase, or 0.1 for a loss whose weight does not reach zero.
     """
     if threshold is None:
-        threshold = LOW_WEIGHT / nobs if loss.redescending else LOW_WEIGHT
+        threshold = outlier_limit(loss, nobs)
     threshold = _checks.between(threshold, "threshold", 0.0, 1.0, "[]")
     rows = np.flatnonzero(weights <= threshold)
     return rows[np.argsort(weights[rows], kind="stable")]

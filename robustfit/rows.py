@@ -16,7 +16,7 @@ import mmap
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -146,6 +146,45 @@ def add(left: Any, right: Any) -> Any:
     return type(left)(*both) if hasattr(left, "_fields") else tuple(both)
 
 
+def with_intercept(source: Rows) -> Rows:
+    """Return the rows with a column of ones named "Intercept" before the others."""
+    return _WithIntercept(source)
+
+
+class _WithIntercept(Rows):
+    def __init__(self, source: Rows) -> None:
+        self._source = source
+        self.names = None if source.names is None else ("Intercept", *source.names)
+
+    def blocks(self) -> Iterator[Block]:
+        return map(_with_ones, self._source.blocks())
+
+    def map(self, function: Callable[..., Any], *args: Any) -> Iterator[Any]:
+        return self._source.map(_on_ones, function, args)
+
+    def fold(
+        self, function: Callable[..., Any], *args: Any, merge: Callable[[Any, Any], Any]
+    ) -> Any:
+        return self._source.fold(_on_ones, function, args, merge=merge)
+
+    def delayed(self, function: Callable[..., Any], *args: Any, rows: int) -> Any:
+        return self._source.delayed(_on_ones, function, args, rows=rows)
+
+
+def _with_ones(block: Block) -> Block:
+    A = np.asarray(block.A)
+    return replace(block, A=np.column_stack([np.ones(len(A)), A]))
+
+
+def _on_ones(block: Block, function: Callable[..., Any], args: tuple[Any, ...]) -> Any:
+    return function(_with_ones(block), *args)
+
+
+def is_lazy(value: Any) -> bool:
+    """Tell whether a value is an array or data frame of a package like Dask."""
+    return type(value).__module__.partition(".")[0] in _FRONTS
+
+
 def recognise(A: Any, b: Any, freq_weights: Any, var_weights: Any) -> Rows | None:
     """Return the rows of what `irls` was given, None where these are arrays in memory."""
     if b is not None and {type(A), type(b), type(freq_weights), type(var_weights)} <= _PLAIN:
@@ -159,8 +198,8 @@ def recognise(A: Any, b: Any, freq_weights: Any, var_weights: Any) -> Rows | Non
     if b is None:
         raise TypeError("b must be given, unless A is a Rows that has the response, too")
     for value in (A, *given.values()):
-        front = _FRONTS.get(type(value).__module__.partition(".")[0])
-        if front is not None:
+        if is_lazy(value):
+            front = _FRONTS[type(value).__module__.partition(".")[0]]
             found = importlib.import_module(front).rows_of(A, b, freq_weights, var_weights)
             return cast(Rows, found)
     if isinstance(A, np.memmap) and A.ndim == 2 and A.nbytes > _memory() // _LARGE_SHARE:

@@ -108,6 +108,27 @@ def test_data_frames_give_names_to_the_coefficients(in_memory):
     assert fit.resid.shape == (N,)
 
 
+def test_the_regressor_of_sklearn_takes_dask_arrays_and_frames():
+    sklearn = pytest.importorskip("robustfit.sklearn")
+    pd, dd = pytest.importorskip("pandas"), pytest.importorskip("dask.dataframe")
+    A, b = problem()
+    expected = sklearn.RobustRegressor().fit(A[:, 1:], b)
+    lazy_A, lazy_b = lazy()
+    frame = dd.from_pandas(pd.DataFrame(A[:, 1:], columns=["x", "z"]), npartitions=3)
+    for X, y in ((lazy_A[:, 1:], lazy_b), (frame, lazy_b)):
+        model = sklearn.RobustRegressor().fit(X, y)
+        np.testing.assert_allclose(model.coef_, expected.coef_, rtol=1e-10)
+        assert model.intercept_ == pytest.approx(expected.intercept_, rel=1e-10)
+        assert model.n_features_in_ == 2
+        for values in (model.weights_, model.outliers_, model.predict(X)):
+            assert isinstance(values, da.Array)
+        np.testing.assert_array_equal(model.outliers_.compute(), expected.outliers_)
+        np.testing.assert_allclose(model.predict(X), expected.predict(A[:, 1:]), rtol=1e-9)
+    assert list(model.feature_names_in_) == ["x", "z"]
+    with pytest.raises(ValueError, match="ridge must be 0"):
+        sklearn.RobustRegressor(ridge=1.0).fit(lazy_A, lazy_b)
+
+
 def test_wrong_shapes_and_blocks_are_named():
     A, b = lazy()
     with pytest.raises(ValueError, match="b must have shape"):

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robustfit import _checks, covariance, linalg
-from robustfit._estimate import LOW_WEIGHT
+from robustfit._estimate import LOW_WEIGHT, outlier_limit
 from robustfit._inputs import Data
 from robustfit._kernels import gram
 from robustfit._streamed import Streamed
@@ -286,7 +286,7 @@ class StreamedResult(FitResult):
             As for `FitResult.outliers`.
         """
         if threshold is None:
-            threshold = LOW_WEIGHT / self.nobs if self.loss.redescending else LOW_WEIGHT
+            threshold = outlier_limit(self.loss, self.nobs)
         limit = _checks.between(threshold, "threshold", 0.0, 1.0, "[]")
         floor = typical_size(self._streamed, self._part.x) if self._part.scale == 0.0 else 0.0
         rows, weights = self._streamed.fold(_outlying, self._part, floor, limit, merge=_joined)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,9 +11,11 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from robustfit import _checks
-from robustfit._estimate import outlying
+from robustfit._estimate import outlier_limit, outlying
 from robustfit.linear import irls
 from robustfit.losses import Loss, get_loss
+from robustfit.result import FitResult
+from robustfit.rows import is_lazy, recognise, with_intercept
 from robustfit.sklearn._words import in_words_of_sklearn
 
 Array = NDArray[np.float64]
@@ -148,7 +150,8 @@ class RobustRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         Parameters
         ----------
         X : array_like of shape (n_samples, n_features)
-            Features, dense: a sparse X is an error.
+            Features, dense: a sparse X is an error. Of a Dask array or data frame no block is
+            gathered, and `weights_`, `outliers_` and predictions are Dask arrays.
         y : array_like of shape (n_samples,) or (n_samples, n_outputs)
             Target. Several outputs are fitted each for itself.
         sample_weight : array_like of shape (n_samples,), optional
@@ -164,6 +167,8 @@ class RobustRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         ValueError, TypeError
             If an argument does not fit; the message names it.
         """
+        if is_lazy(X):
+            return self._fit_lazily(recognise(X, y, sample_weight, None))
         X, y = validate_data(
             self,
             X,
@@ -183,27 +188,34 @@ class RobustRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
             X = np.column_stack([np.ones(len(X)), X])
             features, penalty = ["Intercept", *features], np.concatenate([[0.0], penalty])
         with in_words_of_sklearn():
-            self.result_ = irls(
+            self.result_ = self._irls(
                 X,
                 y,
-                self.loss,
-                c=self.c,
-                efficiency=self.efficiency,
-                method=self.method,
-                start=self.start,
-                scale=self.scale,
-                s_loss=self.s_loss,
                 freq_weights=sample_weight,
-                leverage=self.leverage,
                 ridge=penalty if np.any(penalty) else 0.0,
-                cov_type=self.cov_type,
-                tol=self.tol,
-                maxiter=_checks.whole(self.max_iter, "max_iter"),
-                rng=_seed(self.random_state),
                 names=tuple(features),
             )
         self._keep(y, len(X) if sample_weight is None else float(np.sum(sample_weight)))
         return self
+
+    def _irls(self, A: Any, b: Any, **options: Any) -> FitResult:
+        return irls(
+            A,
+            b,
+            self.loss,
+            c=self.c,
+            efficiency=self.efficiency,
+            method=self.method,
+            start=self.start,
+            scale=self.scale,
+            s_loss=self.s_loss,
+            leverage=self.leverage,
+            cov_type=self.cov_type,
+            tol=self.tol,
+            maxiter=_checks.whole(self.max_iter, "max_iter"),
+            rng=_seed(self.random_state),
+            **options,
+        )
 
     def _keep(self, y: Array, count: float) -> None:
         """Set the attributes of the fit, in the shape that y asks for."""
@@ -223,6 +235,24 @@ class RobustRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
             outlier[outlying(weights, loss, count, None)] = True
         self.n_iter_ = max(1, int(np.max(found.nit)))
 
+    def _fit_lazily(self, source: Any) -> Self:
+        """Fit rows that are not in memory; `weights_` and `outliers_` are computed when needed."""
+        if self.ridge:
+            raise ValueError(f"ridge must be 0 for lazy data, got ridge={self.ridge!r}")
+        one = int(self.fit_intercept)
+        with in_words_of_sklearn():
+            found = self._irls(with_intercept(source) if one else source, None)
+        self.result_ = found
+        self.n_features_in_ = len(found.x) - one
+        if source.names is not None:
+            self.feature_names_in_ = np.array(source.names, dtype=object)
+        self.coef_ = np.array(found.x[one:])
+        self.intercept_ = float(found.x[0]) if one else 0.0
+        self.scale_, self.weights_ = found.scale, found.weights
+        self.outliers_ = found.weights <= outlier_limit(found.loss, found.nobs)
+        self.n_iter_ = max(1, found.nit)
+        return self
+
     def predict(self, X: Any) -> Array:
         """Return the prediction for each sample.
 
@@ -237,6 +267,9 @@ class RobustRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
             Prediction, in units of y.
         """
         check_is_fitted(self)
+        if is_lazy(X):
+            lazy = X.to_dask_array() if hasattr(X, "to_dask_array") else X
+            return cast(Array, lazy @ self.coef_.T + self.intercept_)
         X = validate_data(self, X, dtype=np.float64, reset=False)
         return np.asarray(X @ self.coef_.T + self.intercept_)
 
