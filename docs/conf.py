@@ -49,6 +49,7 @@ PUBLIC = [
     "robustfit.losses",
     "robustfit.scale",
     "robustfit.datasets",
+    "robustfit.rows",
     "robustfit.compat",
     "robustfit.formula",
     "robustfit.sklearn",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
@@ -20,8 +20,26 @@ class _Silent:
 
 
 @contextmanager
-def progress_bar(total: int, what: str, enabled: bool) -> Iterator[Bar]:
-    """Yield a bar of `total` steps named `what`; one that draws nothing unless enabled.
+def pass_bar(enabled: bool) -> Iterator[Callable[[int, int], object]]:
+    """Yield what is told the number of the pass over the rows and of blocks done in it."""
+    with progress_bar(None, "pass 1, blocks", enabled) as bar:
+        last = [0, 0]
+
+        def told(passes: int, blocks: int) -> None:
+            if passes != last[0]:
+                rename = getattr(bar, "set_description", None)
+                if rename is not None:
+                    rename(f"pass {passes}, blocks")
+                last[:] = passes, 0
+            bar.update(blocks - last[1])
+            last[1] = blocks
+
+        yield told
+
+
+@contextmanager
+def progress_bar(total: int | None, what: str, enabled: bool) -> Iterator[Bar]:
+    """Yield a bar of `total` steps named `what`, if known; it draws nothing unless enabled.
 
     Raises
     ------

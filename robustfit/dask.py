@@ -51,11 +51,6 @@ class DaskRows(Rows):
         Response, frequency weights and inverse-variance weights, with the chunks of the rows of A.
     names : tuple of str or None
         Labels of the columns.
-
-    Attributes
-    ----------
-    passes : int
-        How many passes over the rows were begun.
     """
 
     def __init__(
@@ -63,7 +58,6 @@ class DaskRows(Rows):
     ) -> None:
         self._A, self._vectors, self.names = A, vectors, names
         self._first = [0, *itertools.accumulate(A.chunks[0])]
-        self.passes = 0
 
     def blocks(self) -> Iterator[Block]:
         """Refuse: the blocks stay where they are."""
@@ -88,9 +82,12 @@ class DaskRows(Rows):
         self.passes += 1
         layered = HighLevelGraph.from_collections(name, graph, dependencies=self._inputs)
         try:
-            return Delayed(keys[0], layered, layer=name).compute()
+            found = Delayed(keys[0], layered, layer=name).compute()
         except Exception as error:
             self._explain(error)
+        if self.progress is not None:
+            self.progress(self.passes, len(self._A.chunks[0]))
+        return found
 
     def delayed(self, function: Callable[..., Any], *args: Any, rows: int) -> Any:
         """Return the Dask array of the values of ``function(block, *args)``."""

@@ -70,9 +70,15 @@ class Rows(abc.ABC):
     ----------
     names : tuple of str or None
         Labels of the columns.
+    passes : int
+        How many passes over the rows were begun.
+    progress : callable or None
+        Called with `passes` and the number of blocks done in the pass.
     """
 
     names: tuple[str, ...] | None = None
+    passes: int = 0
+    progress: Callable[[int, int], object] | None = None
 
     @abc.abstractmethod
     def blocks(self) -> Iterator[Block]:
@@ -83,7 +89,12 @@ class Rows(abc.ABC):
 
     def map(self, function: Callable[..., Any], *args: Any) -> Iterator[Any]:
         """Yield ``function(block, *args)`` for the blocks in order; threads work on them."""
-        return in_order(lambda block: function(block, *args), self.blocks())
+        self.passes += 1
+        found = in_order(lambda block: function(block, *args), self.blocks())
+        for blocks, result in enumerate(found, 1):
+            if self.progress is not None:
+                self.progress(self.passes, blocks)
+            yield result
 
     def fold(
         self, function: Callable[..., Any], *args: Any, merge: Callable[[Any, Any], Any]

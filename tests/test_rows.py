@@ -378,6 +378,20 @@ def test_an_error_while_reading_ends_the_fit_and_leaves_nothing_behind(error):
     assert_same(rf.irls(rows.from_blocks(blocks)), rf.irls(A, b))
 
 
+def test_progress_counts_passes_and_blocks(capsys):
+    pytest.importorskip("tqdm")
+    A, b = problem()
+    source = rows.from_arrays(A, b, block_rows=40)
+    rf.irls(source, loss="huber", scale=1.0, progress=True)
+    assert "pass 3, blocks" in capsys.readouterr().err
+    told = []
+    source.progress = lambda *numbers: told.append(numbers)
+    before = source.passes
+    rf.irls(source, loss="huber", scale=1.0)
+    assert told[:4] == [(before + 1, k) for k in (1, 2, 3, 4)]
+    assert told[-1] == (source.passes, 4)
+
+
 def test_callback_ends_the_fit():
     A, b = problem()
 

@@ -70,8 +70,9 @@ def irls(
     ----------
     A : array_like, sparse array or LinearOperator of shape (n, p), or array_like (m, n, p)
         Design matrix. A data frame gives its column names to the coefficients. For a sparse one or
-        an operator see Notes.
-    b : array_like of shape (n,), (n, k) or (m, n)
+        an operator see Notes. Rows that are not in memory (`robustfit.rows`), and Dask arrays and
+        data frames, are read in blocks.
+    b : array_like of shape (n,), (n, k) or (m, n), optional
         Response. With shape (n, k), k > 1, there are k fits with one design, and with shapes
         (m, n, p) and (m, n) there are m fits; see Notes.
     loss : str or Loss, default: "welsch"
@@ -143,7 +144,8 @@ def irls(
         `scipy.optimize.OptimizeResult` of x, scale, nit and step; raising StopIteration
         ends the fit with what it has.
     progress : bool, default: False
-        Whether to draw a progress bar (needs tqdm).
+        Whether to draw a progress bar (needs tqdm); of rows read in blocks, one of passes and
+        blocks.
 
     Returns
     -------
@@ -277,7 +279,8 @@ def irls(
         fixed = c is not None or efficiency is not None or isinstance(loss, Loss)
         with (
             threads_of_our_own(*data.shape),
-            progress_bar(problem.maxiter, "irls", progress) as bar,
+            progress_bar(problem.maxiter, "irls", progress and found is None) as bar,
+            _streams.watched(found, progress),
         ):
             outcome = _fit(problem, begin, size, s_loss, _checks.generator(rng), fixed, bar)
     automatic = cov_type == "auto"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Literal, NoReturn, cast
 
@@ -14,13 +15,14 @@ from robustfit import _checks, covariance, linalg
 from robustfit._estimate import LOW_WEIGHT, outlier_limit
 from robustfit._inputs import Data
 from robustfit._kernels import gram
+from robustfit._progress import pass_bar
 from robustfit._streamed import Streamed
 from robustfit.linear._assemble import Outcome, final_status, message_of, search_of
 from robustfit.linear._iterate import exact_rows, stacked, triangle, typical_size
 from robustfit.linear._problem import IN_PARTS, Array
 from robustfit.losses import Linear, Loss
 from robustfit.result import FitResult, Status
-from robustfit.rows import add
+from robustfit.rows import Rows, add
 
 # The options whose value must be one of these.
 _ALLOWED: dict[str, tuple[Any, ...]] = {
@@ -44,6 +46,20 @@ def refuse(options: dict[str, Any]) -> None:
         if not named or value not in allowed:
             listed = ", ".join(repr(a) for a in allowed)
             raise ValueError(f"{name} must be {listed} for {IN_PARTS}, got {name}={value!r}")
+
+
+@contextmanager
+def watched(source: Rows | None, enabled: bool) -> Iterator[None]:
+    """Draw a bar of the passes over the rows and of the blocks done."""
+    if source is None or not enabled:
+        yield
+        return
+    with pass_bar(True) as told:
+        source.progress = told
+        try:
+            yield
+        finally:
+            source.progress = None
 
 
 # -- least squares -----------------------------------------------------------------------------
