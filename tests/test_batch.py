@@ -346,7 +346,7 @@ def test_a_generator_draws_once_for_all():
 @pytest.mark.parametrize("each", [False, True])
 def test_weights_of_rows_and_of_problems(loss, each, no_single_fits):
     A, b = make(4)
-    rng = np.random.default_rng(8)
+    rng = np.random.default_rng(10)
     shape = (4, 40) if each else (40,)
     freq = rng.integers(0, 3, shape)
     var = rng.uniform(0.5, 2.0, shape)

@@ -513,7 +513,9 @@ def _mm(
     divided = _guard.rivals(m_problem, s_fit, s_loss)
     if divided:
         return replace(outcome, state=replace(final, status=Status.NO_MAJORITY), note=divided)
-    contradiction = _far.contradicted(ended, s_fit, s_loss, final, solve)
+    # A fit that left its basin is none to test.
+    left = fixed and verdict.kept is not None
+    contradiction = None if left else _far.contradicted(ended, s_fit, s_loss, final, solve)
     if contradiction is not None:
         s_fit, divided = contradiction
         divided_state = replace(final, status=Status.NO_MAJORITY)

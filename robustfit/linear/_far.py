@@ -31,11 +31,15 @@ Solve = Callable[[Problem, Array], State]
 Flags = NDArray[np.bool_]
 
 # Calibrated by tests/bench/basin_guard.py and tests/bench/breakdown.py.
-# A row is far if its squared norm is so many times the median, in coordinates in which the bulk
-# of the rows is of order one in every direction.
-FAR = 10.0
+# A row is far if its squared norm is so many times the median, in the coordinates of the half of
+# the rows that is nearest: as many as 45 % may be far, so that all of them would not tell.
+FAR = 6.0
+HALVES = 2
+# What is added to the second moments of that half, relative to their mean: some columns may have
+# no nonzeros in it.
+SMALLEST_MOMENT = 0.5
 # Far rows dominate where their information is so many times that of the others.
-DOMINANCE = 10.0
+DOMINANCE = 3.0
 # They are contradicted if the other rows differ so much with this probability.
 LEVEL = 1e-4
 # The fit believes the rows within so many scales.
@@ -108,11 +112,32 @@ def contradicted(
 def far_rows(A: Array, freq: Array) -> tuple[Flags, Array]:
     """Return which rows of a design, or of a stack of designs, are far out, and coordinates.
 
-    In those, the bulk of the rows is of order one in every direction.
+    In those, the near half of the rows is of order one in every direction.
     """
-    Z = A @ _subsets.preconditioner(A, freq)
+    Z = A @ _coordinates(A, freq)
     square = np.sum(Z * Z, axis=-1)
     return (square > FAR * _subsets.median(square, freq)[..., None]) & (freq > 0.0), Z
+
+
+def _coordinates(A: Array, freq: Array) -> Array:
+    """Return M such that the half of the rows with the smallest norm in A M has unit moments.
+
+    These are the concentration steps of Rousseeuw and Van Driessen (1999,
+    doi:10.1080/00401706.1999.10485670), about zero.
+    """
+    M = _subsets.preconditioner(A, freq)
+    p = A.shape[-1]
+    for _ in range(HALVES):
+        Z = A @ M
+        square = np.sum(Z * Z, axis=-1)
+        near = freq * (square <= _subsets.median(square, freq)[..., None])
+        G = (Z * near[..., None]).swapaxes(-1, -2) @ Z
+        mean = np.trace(G, axis1=-2, axis2=-1)[..., None, None] / p
+        # Without a nonzero row there is nothing to scale.
+        G = np.where(mean > 0.0, G / np.where(mean > 0.0, mean, 1.0), np.eye(p))
+        root = np.linalg.cholesky(G + SMALLEST_MOMENT * np.eye(p))
+        M = M @ np.linalg.inv(root).swapaxes(-1, -2)
+    return np.asarray(M)
 
 
 def dominate(Z: Array, far: Flags, believed: Flags, freq: Array) -> Flags:
@@ -127,7 +152,7 @@ def _far_rows(data: Data) -> Flags:
     if n <= _subsets.LARGE:
         return far_rows(data.A * data.inv_sd[:, None], data.freq)[0]
     some = _subsets.pool(data.A, np.random.default_rng(0))
-    M = _subsets.preconditioner(data.A[some] * data.inv_sd[some, None], data.freq[some])
+    M = _coordinates(data.A[some] * data.inv_sd[some, None], data.freq[some])
     square = np.empty(n)
     for rows in row_blocks(n, p):
         square[rows] = np.sum((data.A[rows] @ M) ** 2, axis=1)
