@@ -331,6 +331,21 @@ def test_45_percent_of_leverage_outliers(parts, size, n, p):
     assert np.max(scales) < 8.0
 
 
+def test_bad_rows_at_regular_places():
+    # Every third row is one of those that a first guess of the scale looks at.
+    rng = np.random.default_rng(0)
+    A = np.column_stack([np.ones(200), rng.standard_normal((200, 4))])
+    b = rng.standard_normal(200)
+    bad = np.r_[0:190:3, 1:80:3]
+    A[bad, 1:] *= 1e3
+    b[bad] = 1e12 * rng.standard_normal(len(bad))
+    good = np.setdiff1d(np.arange(200), bad)
+    clean = np.linalg.lstsq(A[good], b[good])[0]
+    fit = s_fit(A, b)
+    assert len(bad) == 91
+    assert np.max(np.abs(A[good] @ (fit.x - clean))) < 2.0
+
+
 @both
 def test_response_outliers_of_any_size(parts):
     A, b = problem(outliers=0.0)

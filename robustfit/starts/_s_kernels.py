@@ -27,8 +27,9 @@ _SOME = 64
 # tail. A subset's fit is not improved where its scale is this times sqrt(p) that of a candidate,
 # and no more after a step where it is this many times.
 _HOPELESS, _HOPELESS_AFTER_A_STEP = 2.5, 1.5
-# How exactly the scale of a candidate is known: the error is about the square.
-_SEARCH_SCALE = 1e-2
+# How exactly the scale of a candidate is known, the error is about the square, and that of a fit
+# which is to become one.
+_SEARCH_SCALE, _ROUGH_SCALE = 1e-2, 0.3
 # No M-scale of responses of order one is larger than this.
 _FAR = 1e100
 
@@ -138,7 +139,8 @@ def screen(
         far = hopeless * s[worst]
         if far < math.inf and not _sum(loss, r, f, k, far, c, shape, t, q, w) < goal:
             continue
-        scale = _first_scale(r, f, goal / top, t, q)
+        # Some of the rows may be mostly bad ones: the scale they tell is where to begin, no more.
+        scale = _m_scale(loss, r, f, k, goal, top, -1.0, _ROUGH_SCALE, c, shape, t, q, w)
         for taken in range(steps):
             floor = 1.0
             for j in range(p):
