@@ -37,7 +37,7 @@ def client():
     with (
         dask.config.set({"distributed.worker.daemon": True}),
         distributed.LocalCluster(
-            n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None
+            n_workers=2, threads_per_worker=1, processes=True, dashboard_address=":0"
         ) as cluster,
         distributed.Client(cluster) as client,
     ):
@@ -180,7 +180,7 @@ def slowed(A, seconds=0.1):
 def test_a_killed_worker_costs_a_retry_and_not_the_answer(during_pass_three, in_memory):
     with (
         distributed.LocalCluster(
-            n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None
+            n_workers=2, threads_per_worker=1, processes=True, dashboard_address=":0"
         ) as cluster,
         distributed.Client(cluster) as client,
     ):
@@ -209,6 +209,15 @@ def test_an_interrupt_cancels_what_is_outstanding(client, during_pass_three):
     while client.run_on_scheduler(lambda dask_scheduler: len(dask_scheduler.tasks)):
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+def test_a_lost_scheduler_is_named(monkeypatch):
+    def lost(self):
+        raise distributed.client.FutureCancelledError("key", "scheduler-connection-lost")
+
+    monkeypatch.setattr(front.Delayed, "compute", lost)
+    with pytest.raises(ConnectionError, match="scheduler was lost during pass 1"):
+        rf.irls(*lazy())
 
 
 def test_what_travels_is_the_square_of_the_number_of_coefficients(monkeypatch):
