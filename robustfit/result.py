@@ -41,6 +41,7 @@ class Status(enum.Enum):
     LEFT_BASIN = (False, "left the solution that the high-breakdown start had found")
     NO_MAJORITY = (False, "several well-separated fits explain the data about equally")
     NO_WEIGHT = (False, "the rows that keep weight do not determine the coefficients")
+    FLAT = (False, "no row keeps weight: the loss is flat at the start")
     SINGULAR_JACOBIAN = (False, "the data do not determine all parameters")
     MAXITER = (False, "stopped at maxiter before convergence")
     CANCELLED = (False, "cancelled by the callback")

@@ -383,17 +383,28 @@ def test_the_nearest_parameters_of_a_curve(order):
 
 
 def test_a_flat_start_is_no_success():
-    with pytest.warns(rf.ConvergenceWarning, match="keep weight"):
+    with pytest.warns(rf.ConvergenceWarning, match="start='auto'"):
         fit = rf.curve_fit(decay, T, Y, p0=[50.0, 5.0, 20.0], start="p0", scale=SIGMA)
-    assert fit.status is rf.Status.NO_WEIGHT
+    assert fit.status is rf.Status.FLAT
     assert not fit.success
     assert np.all(np.isinf(fit.cov))
 
 
 def test_too_few_observations_with_weight():
+    # The start goes through the first two observations, and leaves all others far away.
+    y = np.array([0.0, 5.0, -3.0, 8.0, 9.0, -2.0, 20.0, -30.0, 4.0, 11.0])
     with pytest.warns(rf.ConvergenceWarning, match="larger scale"):
-        fit = rf.curve_fit(decay, T, clean(), scale=1e-7)
+        fit = rf.curve_fit(
+            lambda t, a, b: a + b * t, np.arange(10.0), y, [0.0, 5.0], scale=0.01, start="p0"
+        )
     assert fit.status is rf.Status.NO_WEIGHT
+    assert np.sum(fit.weights) == pytest.approx(2.0)
+    assert np.all(np.isinf(fit.cov))
+
+
+def test_workers_give_the_same_answer():
+    fit = rf.curve_fit(decay, T, Y, jac=decay_jac, workers=2)
+    np.testing.assert_allclose(fit.x, rf.curve_fit(decay, T, Y, jac=decay_jac).x, rtol=1e-9)
 
 
 def test_parameters_that_replace_each_other():
@@ -702,8 +713,8 @@ def test_a_failed_fit_is_no_success():
             residuals, [50.0, 5.0, 20.0], args=(T, Y), start="p0", f_scale=SIGMA
         )
     assert not found.success
-    assert found.fit_status is rf.Status.NO_WEIGHT
-    assert "larger scale" in found.message
+    assert found.fit_status is rf.Status.FLAT
+    assert "nearer to the data" in found.message
 
 
 # -- NIST --------------------------------------------------------------------------------------
@@ -719,7 +730,9 @@ def test_scipy_with_tight_tolerances_reaches_the_certified_values(name):
     np.testing.assert_allclose(fit.bse, p.se, rtol=1e-3)
 
 
-@pytest.mark.parametrize("name", ["Chwirut2", "DanWood", "Misra1d", "Roszman1", "Rat43", "MGH10"])
+@pytest.mark.parametrize(
+    "name", ["Chwirut2", "DanWood", "Misra1d", "Roszman1", "Rat43", "MGH10", "Eckerle4", "MGH17"]
+)
 @pytest.mark.parametrize("start", [0, 1])
 def test_nist_without_outliers(name, start):
     p = NONLINEAR[name]

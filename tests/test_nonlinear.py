@@ -1,6 +1,7 @@
 """The parts of the nonlinear fit: bent residuals, variable projection, blocks, the search."""
 
 import dataclasses
+import signal
 
 import numpy as np
 import pytest
@@ -8,8 +9,8 @@ from nist import NONLINEAR
 from scipy import integrate, optimize, sparse, stats
 from scipy.sparse.linalg import aslinearoperator
 
-from robustfit import get_loss, linalg, scipy_loss
-from robustfit.nonlinear import _blocks, _descent, _search, _separable
+from robustfit import curve_fit, get_loss, linalg, scipy_loss
+from robustfit.nonlinear import _blocks, _descent, _front, _search, _separable, _together
 from robustfit.nonlinear._problem import FAR, Problem
 
 T = np.linspace(0.0, 3.0, 24)
@@ -188,8 +189,8 @@ def test_products_are_linear_in_one_factor_only():
 def test_variable_projection_finds_the_certified_values(name):
     one, p = nist_problem(name), NONLINEAR[name]
     parts = _separable.separate(one, np.random.default_rng(0))
-    found = _separable.separable_step(one, parts, one.x0, np.arange(one.n), 1e-13, 2000)
-    np.testing.assert_allclose(found, p.coef, rtol=1e-5)
+    found = _separable.separable_step(one, parts, one.x0[None], np.arange(one.n)[None], 1e-13, 500)
+    np.testing.assert_allclose(found[0], p.coef, rtol=1e-5)
 
 
 def test_a_linear_model_is_solved_at_once():
@@ -202,9 +203,88 @@ def test_a_linear_model_is_solved_at_once():
     one = problem(straight, x0=(50.0, -7.0))
     parts = _separable.Separation(np.arange(2), np.arange(0))
     rows = np.arange(3, 20)
-    found = _separable.separable_step(one, parts, one.x0, rows, 1e-10, 50)
+    found = _separable.separable_step(one, parts, one.x0[None], rows[None], 1e-10, 50)[0]
     np.testing.assert_allclose(found, np.polyfit(T[rows], Y[rows], 1)[::-1], rtol=1e-10)
     assert fun.calls <= 4
+
+
+# -- many at once ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("block", [1, 2, 3])
+def test_together_they_are_what_each_is_alone(block):
+    loss, scale = get_loss("welsch"), np.array([0.07, 0.2])
+    one = problem(n=len(T) // block, block=block)
+    x = np.array([[1.0, 0.7, 0.4], [2.2, 1.1, 0.1]])
+    target = _together.Robust(one, loss, scale.copy(), lambda _, s: s)
+    which = np.arange(2)
+    state = target.evaluate(x, which)
+    for j in range(2):
+        fun, jac = _descent.bent(one, loss, scale[j])
+        np.testing.assert_allclose(target.residuals(state, which)[j], fun(x[j]), rtol=1e-12)
+        J = jac(x[j])
+        np.testing.assert_allclose(target.jacobian(x, state, which)[j], J, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("upper", [np.inf, 1.2])
+def test_descents_end_where_scipy_does(upper):
+    y = Y.copy()
+    y[::5] += 1.0
+    one = problem(Residuals(y))
+    one.upper[1] = upper
+    starts = np.array([[1.8, 1.1, 0.25], [2.5, 1.0, 0.2], [1.9, 1.15, 0.3]])
+    found = _together.robust_steps(one, starts, get_loss("cauchy"), 0.05, 1e-14, 300)
+    for start, end in zip(starts, found, strict=True):
+        expected = optimize.least_squares(
+            Residuals(y),
+            start,
+            bounds=(-np.inf, one.upper),
+            loss=scipy_loss("cauchy"),
+            f_scale=0.05,
+            ftol=1e-15,
+            xtol=1e-15,
+            gtol=1e-15,
+        )
+        np.testing.assert_allclose(end, expected.x, rtol=1e-5)
+
+
+def test_fits_of_subsets_do_not_depend_on_each_other():
+    one, rng = nist_problem("MGH17"), np.random.default_rng(4)
+    parts = _separable.separate(one, np.random.default_rng(0))
+    rows = np.array([rng.choice(one.n, 12, replace=False) for _ in range(3)])
+    x = np.tile(one.x0, (3, 1))
+    together = _separable.separable_step(one, parts, x, rows, 1e-10, 100)
+    for j in range(3):
+        alone = _separable.separable_step(one, parts, x[:1], rows[j : j + 1], 1e-10, 100)
+        np.testing.assert_allclose(together[j], alone[0], rtol=1e-6)
+
+
+def test_a_large_problem_is_searched_in_a_sample():
+    n = 2 * _search.LARGE
+    t = np.linspace(0.0, 3.0, n)
+    y = 2.0 * np.exp(-1.5 * t) + 0.3 + 0.05 * np.random.default_rng(0).standard_normal(n)
+    y[::4] += 2.0
+    asked = []
+
+    def model(t, a, b, c):
+        asked.append(np.size(t) * np.size(a))
+        return a * np.exp(-b * t) + c
+
+    def whole(t, a, b, c):
+        # It looks at all of its argument.
+        return model(t - np.mean(t), a, b, c)
+
+    fit = curve_fit(model, t, y)
+    np.testing.assert_allclose(fit.x, [2.0, 1.5, 0.3], atol=0.02)
+    cheap, asked[:] = sum(asked), []
+    other = curve_fit(whole, t, y)
+    np.testing.assert_allclose(other.x[1:], fit.x[1:], rtol=1e-5)
+    assert cheap < 0.5 * sum(asked)
+
+
+def test_an_interrupt_is_left_to_the_parent_of_the_workers():
+    with _front._parallel(2) as work:
+        assert set(work(signal.getsignal, [signal.SIGINT])) == {signal.SIG_IGN}
 
 
 # -- blocks ------------------------------------------------------------------------------------
@@ -257,7 +337,7 @@ def test_loss_of_blocks_is_the_derivative_of_its_psi():
 def test_refinement_does_not_raise_the_scale():
     one = nist_problem("Misra1a")
     x = NONLINEAR["Misra1a"].starts[1]
-    found = _search.refine(one, x)
+    (found,) = _search.refine(one, x[None])
     assert found.scale <= _search.s_scale(one, x)
     assert found.scale == pytest.approx(_search.s_scale(one, found.x), rel=1e-12)
 
@@ -281,7 +361,7 @@ def test_search_runs_its_subsets_through_any_map():
 
     def work(f, items):
         items = list(items)
-        jobs.append(len(items))
+        jobs.append(sum(len(x) for x, _ in items))
         return [f(item) for item in items]
 
     plain = _search.search(

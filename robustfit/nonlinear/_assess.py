@@ -25,6 +25,8 @@ BLOCK_COV_TYPES = ("huber", "H1")
 # Singular values of the scaled Jacobian below this, relative to the largest, are noise.
 _NOISE = {"2-point": 1e-8, "3-point": 1e-10}
 _ANALYTIC = 1e-13
+# A sum of weights up to this is of none.
+_FLAT = 1e-3
 # A sparse Jacobian with more elements is not made dense for a covariance.
 _DENSE = 50_000_000
 
@@ -73,7 +75,7 @@ def assess(
     cov = np.full((problem.p, problem.p), math.inf)
     if status is Status.EXACT_FIT and np.all(weights == 1.0):
         cov = np.zeros_like(cov)
-    elif start.scale > 0.0 and J is not None and status is not Status.NO_WEIGHT:
+    elif start.scale > 0.0 and J is not None and status not in (Status.FLAT, Status.NO_WEIGHT):
         cov = _covariance(problem, loss, start.scale, x, J, cov_type)
     message = _message(problem, status, scale, last)
     return Assessment(scale, weights, cov, status, message)
@@ -98,6 +100,9 @@ def _status(
         return Status.CANCELLED
     if start.scale == 0.0:
         return Status.EXACT_FIT
+    # Weights that are all about 0 are as equal as others, but not of a fit.
+    if not np.sum(weights) > _FLAT:
+        return Status.FLAT
     if not _determined(problem, weights):
         return Status.NO_WEIGHT
     if last.status == 0:
@@ -110,15 +115,12 @@ def _status(
 
 
 def _determined(problem: Problem, weights: Array) -> bool:
-    """Tell whether the weights are worth as many equal ones as there are parameters.
+    """Tell whether the weights are worth more equal ones than there are parameters.
 
     ``sum(w)**2 / sum(w**2)`` equal weights would be as informative.
     """
     total, square = float(np.sum(weights)), float(np.sum(weights**2))
-    # Weights that are all about 0 are as equal as others, but not of a fit.
-    if not total > 1e-3:
-        return False
-    return total * total * problem.block >= problem.p * square * (1.0 - 1e-12)
+    return total * total * problem.block > problem.p * square * (1.0 + 1e-9)
 
 
 def _singular(problem: Problem, J: Array, weights: Array) -> bool:
@@ -155,10 +157,17 @@ def _message(problem: Problem, status: Status, scale: float, last: OptimizeResul
     """Return the numbers behind the verdict and what to try next."""
     if status is Status.EXACT_FIT:
         return "the scale is 0; the standard errors are those of an exact fit"
+    if status is Status.FLAT:
+        return (
+            f"every observation is an outlier at scale={scale:.6g}, so that nothing pulls at the "
+            "parameters; search for a start (start='auto'), or give a p0 nearer to the data or a "
+            "larger scale"
+        )
     if status is Status.NO_WEIGHT:
         return (
-            f"fewer observations than {problem.p} parameters keep weight at scale={scale:.6g}; "
-            "give a better p0, start='auto', a larger scale or a larger c"
+            f"at scale={scale:.6g} no more observations keep weight than there are parameters, "
+            f"{problem.p}, so that anything would fit them; "
+            "give a larger scale or a larger c, or leave scale='auto'"
         )
     if status is Status.MAXITER:
         return (

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from scipy import optimize
 
 from robustfit import linalg
@@ -21,8 +22,9 @@ from robustfit.nonlinear._front import (
     solver_options,
     tuned,
 )
-from robustfit.nonlinear._problem import Problem
+from robustfit.nonlinear._problem import Array, Problem
 from robustfit.nonlinear._result import CurveFit, derivative
+from robustfit.nonlinear._search import LARGE
 from robustfit.nonlinear._torch import TorchFunction
 from robustfit.result import Status
 
@@ -152,9 +154,11 @@ def curve_fit(
     The fit is a nonlinear MM-estimate (Yohai 1987, doi:10.1214/aos/1176350366). Candidates are
     the fits by least squares, pseudo-Huber and Cauchy from p0, and of random subsets; parameters
     in which the model is linear are solved for (Golub and Pereyra 1973, doi:10.1137/0710036).
-    Each is refined to a minimum of the M-scale of the residuals. The best of them, and then
-    the wanted loss with that scale, are minimised; of several parameter vectors that describe
-    one curve, the one that p0 leads to is returned. Nothing depends on the units of y.
+    Each is refined to a minimum of the M-scale of the residuals; of more than 4000 observations
+    a sample does for that. The best of them, or least squares where a test (Shapiro and Wilk
+    1965, doi:10.1093/biomet/52.3-4.591) does not tell its residuals from normal ones, is where
+    the wanted loss starts, with the scale found there; of several parameter vectors that
+    describe one curve, the one that p0 leads to is returned. Nothing depends on the units of y.
 
     Examples
     --------
@@ -199,18 +203,7 @@ def curve_fit(
     curve = prepare(f, xdata, ydata, sigma, finite, nan_policy)
     given = _known_keywords(kwargs)
     jac = "3-point" if jac is None else jac
-    problem = Problem(
-        fun=curve,
-        jac=derivative(curve, jac),
-        x0=first,
-        lower=low,
-        upper=high,
-        n=len(curve.y),
-        batch=curve.many if curve.batches(first) else None,
-        unit=linalg.power_of_two(float(np.max(np.abs(curve.whiten(curve.y))))),
-        floor=_FLOOR,
-        step=given.pop("diff_step", None),
-    )
+    problem = _problem(curve, jac, first, low, high, given.pop("diff_step", None))
     known = given_scale(scale, "scale")
     if known is None and absolute_sigma:
         known = 1.0
@@ -249,6 +242,40 @@ def curve_fit(
         _curve=curve,
         _jac=jac,
     )
+
+
+def _problem(
+    curve: Curve, jac: Callable[..., Any] | str, first: Array, low: Array, high: Array, step: Any
+) -> Problem:
+    """Return the problem of fitting a curve."""
+    with np.errstate(all="ignore"):
+        divides = len(curve.y) > LARGE and curve.divides(first, jac)
+    return Problem(
+        fun=curve,
+        jac=derivative(curve, jac),
+        x0=first,
+        lower=low,
+        upper=high,
+        n=len(curve.y),
+        batch=curve.many if curve.batches(first) else None,
+        unit=linalg.power_of_two(float(np.max(np.abs(curve.whiten(curve.y))))),
+        floor=_FLOOR,
+        step=step,
+        sample=functools.partial(_part, curve, jac, first, low, high, step) if divides else None,
+    )
+
+
+def _part(
+    curve: Curve,
+    jac: Callable[..., Any] | str,
+    first: Array,
+    low: Array,
+    high: Array,
+    step: Any,
+    rows: NDArray[np.intp],
+) -> Problem:
+    """Return the problem of fitting a curve to some of the observations."""
+    return _problem(curve.take(rows), jac, first, low, high, step)
 
 
 def _known_keywords(kwargs: dict[str, Any]) -> dict[str, Any]:

@@ -76,19 +76,14 @@ def components(problem: Problem, rows: NDArray[np.intp]) -> NDArray[np.intp]:
 
 def bent(problem: Problem, loss: Loss, scale: float) -> tuple[Fun, Jac]:
     """Return residuals whose sum of squares is ``2 scale**2 sum(rho(u))``, and their Jacobian."""
-    rho, weight = loss.ufunc("rho"), loss.ufunc("weight")
-
-    def bend(x: Array) -> tuple[Array, Array]:
-        u = problem.norms(x) / scale
-        # Below, a(u) is 1 to rounding and rho may underflow.
-        return u, np.where(u > 1e-8, np.sqrt(2.0 * rho(u, loss.c)) / np.maximum(u, 1e-8), 1.0)
 
     def fun(x: Array) -> Array:
-        return problem.residuals(x) * np.repeat(bend(x)[1], problem.block)
+        return problem.residuals(x) * np.repeat(bend(loss, problem.norms(x) / scale), problem.block)
 
     def jac(x: Array) -> Any:
-        u, a = bend(x)
-        along = np.where(a > 0.0, weight(u, loss.c) / np.maximum(a, 1.0 / FAR), 0.0)
+        u = problem.norms(x) / scale
+        a = bend(loss, u)
+        along = slope(loss, u, a)
         J = problem.jacobian(x)
         if problem.block == 1 and isinstance(J, np.ndarray):
             return along[:, None] * J
@@ -96,6 +91,19 @@ def bent(problem: Problem, loss: Loss, scale: float) -> tuple[Fun, Jac]:
         return aslinearoperator(turn) @ J if isinstance(J, LinearOperator) else turn @ J
 
     return fun, jac
+
+
+def bend(loss: Loss, u: Array) -> Array:
+    """Return the factor ``a(u)`` of the residuals."""
+    # Below, a(u) is 1 to rounding and rho may underflow.
+    rho = loss.ufunc("rho")(u, loss.c)
+    return np.where(u > 1e-8, np.sqrt(2.0 * rho) / np.maximum(u, 1e-8), 1.0)
+
+
+def slope(loss: Loss, u: Array, a: Array) -> Array:
+    """Return the derivative of ``u a(u)``."""
+    weight = loss.ufunc("weight")(u, loss.c)
+    return np.where(a > 0.0, weight / np.maximum(a, 1.0 / FAR), 0.0)
 
 
 def _turn(r: Array, a: Array, along: Array) -> Any:

@@ -12,11 +12,13 @@ from scipy.optimize import OptimizeResult, least_squares
 
 from robustfit._progress import Bar, progress_bar
 from robustfit.losses import Loss, get_loss
-from robustfit.nonlinear._descent import bent, chosen, robust_step
+from robustfit.nonlinear._descent import bent, chosen, least_squares_step
 from robustfit.nonlinear._labels import nearest
 from robustfit.nonlinear._problem import Array, Problem
 from robustfit.nonlinear._scales import s_scale, weighted_fit_scale, weighted_scale
-from robustfit.nonlinear._search import MOST, SAME, Candidate, Map, search
+from robustfit.nonlinear._search import MOST, Candidate, Map, distinct, search
+from robustfit.nonlinear._separable import Separation, separable_step
+from robustfit.nonlinear._together import robust_steps
 
 Callback = Callable[[OptimizeResult], object]
 
@@ -25,11 +27,14 @@ _INFLATED = 1.5
 # Candidates are compared by the objective at this multiple of the smallest M-scale: the smallest
 # of many is too small, and at a small scale the objective has more minima.
 _WIDER = 1.5
-# So many are compared, of M-scales up to this multiple of the smallest.
-_COMPARED, _NEAR = 5, 2.0
+# Least squares is preferred if a test at this level does not tell its residuals, of which so many
+# are taken, from normal ones, and its M-scale is up to this multiple of the smallest.
+_LEVEL, _TESTED, _PLAIN = 0.01, 4000, 3.0
+# Of fewer residuals the test says nothing.
+_TESTABLE = 20
 # Fits with such a share of the support, and so little of it in common, are rivals.
 _AS_GOOD, _COMMON = 0.9, 0.5
-_TIGHT, _ENOUGH = 1e-9, 500
+_TIGHT, _ENOUGH = 1e-7, 100
 
 
 @dataclasses.dataclass(frozen=True)
@@ -147,10 +152,11 @@ def _choose(problem: Problem, found: list[Candidate], loss: Loss, given: float |
         common = _WIDER * min(best.scale, _INFLATED * inner)
     else:
         common = given
-    fits = [
-        robust_step(problem, candidate.x, judge, common, _TIGHT, _ENOUGH)
-        for candidate in _distinct(found)
-    ]
+    points = np.array([candidate.x for candidate in distinct(found)])
+    fits = robust_steps(problem, points, judge, common, _TIGHT, _ENOUGH)
+    least = _least_squares(problem, np.array([*fits, problem.x0]))
+    if given is None and _needs_no_outliers(problem, least, best.scale):
+        return Start(least, _final_scale(problem, least, judge))
     costs = [float(np.sum(judge.rho(problem.norms(x) / common))) for x in fits]
     x = fits[int(np.argmin(costs))]
     rivals = (other for other in fits if _rival(problem, judge, common, x, other))
@@ -158,20 +164,34 @@ def _choose(problem: Problem, found: list[Candidate], loss: Loss, given: float |
     return Start(x, scale, next(rivals, None))
 
 
+def _least_squares(problem: Problem, points: Array) -> Array:
+    """Return the best of the least-squares fits that some points lead to."""
+    everything = np.arange(problem.n)
+    if problem.sparse:
+        fits = [least_squares_step(problem, x, everything, _TIGHT, _ENOUGH) for x in points]
+    else:
+        rows = np.broadcast_to(everything, (len(points), problem.n))
+        fits = list(
+            separable_step(problem, Separation.none(problem), points, rows, _TIGHT, _ENOUGH)
+        )
+    return min(fits, key=lambda x: float(np.sum(np.square(problem.residuals(x)))))
+
+
+def _needs_no_outliers(problem: Problem, x: Array, smallest: float) -> bool:
+    """Tell whether a fit leaves residuals like normal ones, and not much larger than others do."""
+    r = problem.residuals(x)
+    if len(r) < _TESTABLE or s_scale(problem, x) > _PLAIN * smallest:
+        return False
+    # An import that takes as long as all of robustfit's.
+    from scipy.stats import shapiro
+
+    return bool(shapiro(r[:: -(-len(r) // _TESTED)]).pvalue >= _LEVEL)
+
+
 def _final_scale(problem: Problem, x: Array, loss: Loss) -> float:
     """Return the M-scale at x, less of what far outliers add to it."""
     scale = s_scale(problem, x)
     return min(scale, _INFLATED * weighted_scale(problem, x, loss, scale))
-
-
-def _distinct(found: list[Candidate]) -> list[Candidate]:
-    """Return the best candidates, each scale once."""
-    distinct = found[:1]
-    for candidate in found:
-        far = candidate.scale > _NEAR * found[0].scale
-        if not far and candidate.scale > distinct[-1].scale * (1.0 + SAME):
-            distinct.append(candidate)
-    return distinct[:_COMPARED]
 
 
 def _rival(problem: Problem, loss: Loss, scale: float, x: Array, other: Array) -> bool:

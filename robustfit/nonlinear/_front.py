@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
+import signal
 import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal, cast
@@ -160,7 +161,11 @@ def _parallel(workers: Any) -> Iterator[Map]:
     elif callable(workers):
         yield workers
     elif isinstance(workers, int) and (workers > 1 or workers == -1):
-        with multiprocessing.Pool(None if workers == -1 else workers) as pool:
+        # An interrupt is for the parent, which then ends its workers.
+        ignore = (signal.SIGINT, signal.SIG_IGN)
+        with multiprocessing.Pool(
+            None if workers == -1 else workers, signal.signal, ignore
+        ) as pool:
             yield pool.map
     else:
         raise ValueError(f"workers must be None, -1, a positive int or a map, got {workers!r}")

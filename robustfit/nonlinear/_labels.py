@@ -20,7 +20,7 @@ from robustfit.nonlinear._separable import separable_step, separate
 # Two parameter vectors describe one curve if it differs by less, in units of the scale; an
 # exchange of parameters changes it by rounding only.
 _ONE_CURVE, _SAME_CURVE = 0.1, 1e-6
-_TIGHT, _ENOUGH = 1e-9, 500
+_TIGHT, _ENOUGH = 1e-9, 200
 # Terms of up to so many parameters are exchanged, in so many ways at most.
 _PAIRS, _MOST = 3, 5000
 
@@ -49,7 +49,8 @@ def nearest(problem: Problem, x: Array, scale: float, rng: np.random.Generator) 
     parts = separate(own, rng)
     if len(parts.linear) > 0:
         # It goes another way than the caller's start may mean.
-        end = separable_step(own, parts, problem.x0, np.arange(problem.n), _TIGHT, _ENOUGH)
+        everything = np.arange(problem.n)[None]
+        end = separable_step(own, parts, problem.x0[None], everything, _TIGHT, _ENOUGH)[0]
         x = end if np.max(own.norms(end)) <= close else x
     return _exchanged(problem, x, scale)
 

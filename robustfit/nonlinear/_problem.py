@@ -18,6 +18,8 @@ FAR = 1e100
 _EPS = float(np.finfo(np.float64).eps)
 # Of x: where truncation and rounding of the difference quotient are about equal.
 _STEPS = {"2-point": _EPS ** (1 / 2), "3-point": _EPS ** (1 / 3), "cs": 1e-30}
+# Residuals that one call of the model returns, at most or for one point.
+_VALUES = 1 << 21
 #: The ways to take differences.
 DIFFERENCES = tuple(_STEPS)
 
@@ -53,6 +55,8 @@ class Problem:
         Whether the Jacobian is not a plain array.
     x_scale : "jac" or ndarray of shape (p,)
         How SciPy's solvers scale the parameters.
+    sample : callable or None
+        ``sample(rows)``: the problem of some observations alone; None if there is none.
     evaluations : int
         How often `fun` has been called.
     """
@@ -71,6 +75,7 @@ class Problem:
     sparsity: Any = None
     sparse: bool = False
     x_scale: Any = "jac"
+    sample: Callable[[NDArray[np.intp]], Problem] | None = None
     evaluations: int = 0
     _last: tuple[bytes, Array] = dataclasses.field(init=False, default=(b"", np.zeros(0)))
 
@@ -100,27 +105,53 @@ class Problem:
 
     def norms(self, x: Array) -> Array:
         """Return the absolute residuals, for blocks their lengths, shape (n,)."""
-        r = self.residuals(x)
-        return np.abs(r) if self.block == 1 else np.linalg.norm(r.reshape(self.n, -1), axis=1)
+        return self.lengths(self.residuals(x))
 
     def many(self, points: Any) -> Any:
         """Return the residuals at several points, shape (k, n * block), without replacing any."""
         self.evaluations += len(points)
-        if self.batch is not None:
-            return self.batch(points) / self.unit
-        return np.stack([self._one(x) for x in points])
+        if self.batch is None:
+            return np.stack([self._one(x) for x in points])
+        # A part at a time: temporaries of the model stay small.
+        step = max(1, _VALUES // self.n)
+        parts = [self._batch(points[low : low + step]) for low in range(0, len(points), step)]
+        return (parts[0] if len(parts) == 1 else np.concatenate(parts)) / self.unit
 
-    def jacobian(self, x: Array, columns: NDArray[np.intp] | None = None) -> Any:
-        """Return the derivatives of the residuals, only of some parameters if given."""
+    def together(self, points: Array) -> Array:
+        """Return what `residuals` returns, for several points."""
+        r = self.many(points)
+        return np.where(np.abs(r) < FAR, r, FAR)
+
+    def lengths(self, r: Array) -> Array:
+        """Return the absolute residuals, for blocks their lengths, shape (..., n)."""
+        if self.block == 1:
+            return np.abs(r)
+        return np.asarray(np.linalg.norm(r.reshape(*r.shape[:-1], self.n, -1), axis=-1))
+
+    def jacobian(self, x: Array) -> Any:
+        """Return the derivatives of the residuals."""
         if isinstance(self.jac, str):
-            return self._differences(x, np.arange(self.p) if columns is None else columns)
+            return self._differences(x[None], np.arange(self.p))[0]
         J = self.jac(x)
         if isinstance(J, LinearOperator):
             return J * (1.0 / self.unit)
         if isinstance(J, np.ndarray):
             J = np.where(np.isfinite(J), J, 0.0)
-        J = J / self.unit
-        return J if columns is None else J[:, columns]
+        return J / self.unit
+
+    def jacobians(self, points: Array, columns: NDArray[np.intp]) -> Array:
+        """Return the derivatives in some parameters at several points, (k, n * block, q)."""
+        if isinstance(self.jac, str):
+            return self._differences(points, columns)
+        return np.stack([self.jacobian(x)[:, columns] for x in points])
+
+    def _batch(self, points: Any) -> Any:
+        """Return the residuals at several points by one call of the model, `FAR` if it fails."""
+        assert self.batch is not None
+        try:
+            return self.batch(points)
+        except (ArithmeticError, ValueError):
+            return np.stack([self._one(x) for x in points]) * self.unit
 
     def _one(self, x: Any) -> Any:
         """Return the residuals at a point, `FAR` where the model cannot be evaluated."""
@@ -130,24 +161,31 @@ class Problem:
             return np.full(self.n * self.block, FAR)
 
     def _differences(self, x: Array, columns: NDArray[np.intp]) -> Array:
-        """Return difference quotients, of points within the bounds."""
-        kind, k, at = str(self.jac), len(columns), x[columns]
-        relative = np.broadcast_to(_STEPS[kind] if self.step is None else self.step, x.shape)
-        h = (relative * np.where(x != 0.0, np.abs(x), self.size))[columns]
+        """Return difference quotients at points (k, p), of points within the bounds."""
+        kind, q, at = str(self.jac), len(columns), x[:, columns]
+        relative = np.broadcast_to(_STEPS[kind] if self.step is None else self.step, x.shape[1])
+        h = (relative * np.where(x != 0.0, np.abs(x), self.size))[:, columns]
+        j = np.arange(q)
         if kind == "cs":
-            points = np.tile(x.astype(np.complex128), (k, 1))
-            points[np.arange(k), columns] += 1j * h
-            quotients = self.many(points).imag.T / h
+            points = np.repeat(x[:, None].astype(np.complex128), q, axis=1)
+            points[:, j, columns] += 1j * h
+            quotients = self._each(points).imag / h[:, :, None]
         elif kind == "2-point":
             moved = np.where(at + h <= self.upper[columns], at + h, at - h)
-            points = np.tile(x, (k, 1))
-            points[np.arange(k), columns] = moved
-            quotients = (self.many(points) - self.residuals(x)).T / (moved - at)
+            points = np.repeat(x[:, None], q, axis=1)
+            points[:, j, columns] = moved
+            base = self.residuals(x[0])[None] if len(x) == 1 else self.together(x)
+            quotients = (self._each(points) - base[:, None]) / (moved - at)[:, :, None]
         else:
             low = np.maximum(at - h, self.lower[columns])
             high = np.minimum(at + h, self.upper[columns])
-            points = np.tile(x, (2 * k, 1))
-            points[np.arange(k), columns], points[np.arange(k, 2 * k), columns] = high, low
-            values = self.many(points)
-            quotients = (values[:k] - values[k:]).T / (high - low)
-        return np.asarray(np.where(np.isfinite(quotients), quotients, 0.0))
+            points = np.repeat(x[:, None], 2 * q, axis=1)
+            points[:, j, columns], points[:, q + j, columns] = high, low
+            values = self._each(points)
+            quotients = (values[:, :q] - values[:, q:]) / (high - low)[:, :, None]
+        return np.where(np.isfinite(quotients), quotients, 0.0).transpose(0, 2, 1)
+
+    def _each(self, points: Any) -> Any:
+        """Return the residuals at points (k, l, p), shape (k, l, n * block)."""
+        k, l, p = points.shape
+        return self.many(points.reshape(k * l, p)).reshape(k, l, -1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
@@ -264,4 +265,4 @@ class CurveFit(Sequence[Any]):
 
 def derivative(curve: Curve, jac: Callable[..., Any] | str) -> Callable[[Array], Any] | str:
     """Return what a problem takes as the derivatives of a curve."""
-    return (lambda params: curve.jacobian(params, jac)) if callable(jac) else jac
+    return functools.partial(curve.jacobian, jac=jac) if callable(jac) else jac

@@ -29,10 +29,15 @@ _SETTLED, _STEPS, _FARTHEST = 5e-3, 15, 4.0
 _TOLERANCE, _EVALUATIONS = 1e-7, 200
 
 
+def s_scales(problem: Problem, lengths: Array) -> Array:
+    """Return the M-scales of residuals of lengths (k, n)."""
+    loss, ddof = s_loss(problem.block), problem.p / problem.block
+    return np.asarray(scales.m_scale(lengths, loss=loss, breakdown=0.5, ddof=ddof, axis=1))
+
+
 def s_scale(problem: Problem, x: Array) -> float:
     """Return the M-scale of the residuals at x."""
-    loss, ddof = s_loss(problem.block), problem.p / problem.block
-    return float(scales.m_scale(problem.norms(x), loss=loss, breakdown=0.5, ddof=ddof))
+    return float(s_scales(problem, problem.norms(x)[None])[0])
 
 
 def weighted_scale(problem: Problem, x: Array, loss: Loss, above: float) -> float:

@@ -11,14 +11,14 @@ import dataclasses
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import linalg
-from scipy.optimize import leastsq
 
-from robustfit.nonlinear._descent import components, least_squares_step
 from robustfit.nonlinear._problem import FAR, Array, Problem
+from robustfit.nonlinear._together import Indices, State, descend
 
 # A second difference below this, relative to the residuals, is rounding.
 _LINEAR = 1e-10
+# Singular values of the linear parameters below this, relative to the largest, are noise.
+_NOISE = 1e-14
 # Points and steps that a set of parameters is tried at.
 _TRIALS = 2
 
@@ -36,13 +36,19 @@ class Separation:
     linear: NDArray[np.intp]
     nonlinear: NDArray[np.intp]
 
+    @classmethod
+    def none(cls, problem: Problem) -> Separation:
+        """Return that of a model that is linear in no parameter."""
+        everything = np.arange(problem.p)
+        return cls(everything[:0], everything)
+
 
 def separate(problem: Problem, rng: np.random.Generator) -> Separation:
     """Return the parameters without bounds that the residuals are linear in."""
     everything = np.arange(problem.p)
     free = np.isinf(problem.lower) & np.isinf(problem.upper)
     if problem.sparse or not np.any(free):
-        return Separation(everything[:0], everything)
+        return Separation.none(problem)
     spread = 0.3 * rng.standard_normal((_TRIALS, problem.p))
     points = np.clip(problem.x0 * np.exp(spread), problem.lower, problem.upper)
     linear: list[int] = []
@@ -71,77 +77,85 @@ def separable_step(
     x: Array,
     rows: NDArray[np.intp],
     tol: float,
-    evaluations: int,
+    steps: int,
 ) -> Array:
-    """Return the least-squares fit of some observations, by variable projection if it can be."""
-    if problem.bounded or len(parts.linear) == 0:
-        return least_squares_step(problem, x, rows, tol, evaluations)
-    projection = _Projection(problem, parts, components(problem, rows))
-    t = x[parts.nonlinear]
-    if len(t) > 0:
-        found = leastsq(
-            projection.residuals,
-            t,
-            Dfun=projection.jacobian,
-            ftol=tol,
-            xtol=tol,
-            maxfev=evaluations,
-            full_output=True,
-        )
-        t = found[0]
-    solved = projection.solve(t)
-    return x if solved is None else solved.x
+    """Return least-squares fits of some observations, by variable projection where it can be.
+
+    Parameters
+    ----------
+    problem : Problem
+        What is fitted.
+    parts : Separation
+        Which parameters are linear.
+    x : ndarray of shape (k, p)
+        Starts; what they say of linear parameters does not matter.
+    rows : ndarray of shape (k, m)
+        The observations of each fit.
+    tol, steps : float, int
+        Precision, and steps at most.
+    """
+    each = (rows[:, :, None] * problem.block + np.arange(problem.block)).reshape(len(x), -1)
+    projection = _Projection(problem, parts, each)
+    t = x[:, parts.nonlinear]
+    if t.shape[1] > 0:
+        t = descend(projection, t, tol, steps)
+    solved = projection.evaluate(t, np.arange(len(x)))[1]
+    failed = ~np.all(np.isfinite(solved), axis=1)
+    return np.where(failed[:, None], x, solved)
 
 
-@dataclasses.dataclass(frozen=True)
-class _Solved:
-    """The best linear parameters for given nonlinear ones."""
-
-    x: Array
-    basis: Array  # orthonormal, of what the linear parameters can describe
-    resid: Array
-
-
+@dataclasses.dataclass
 class _Projection:
-    """Residuals of some observations as a function of the nonlinear parameters alone."""
+    """Squares of some observations as a function of the nonlinear parameters alone."""
 
-    def __init__(self, problem: Problem, parts: Separation, each: NDArray[np.intp]) -> None:
-        self.problem, self.parts, self.each = problem, parts, each
-        self._last: tuple[bytes, _Solved | None] = (b"none", None)
+    problem: Problem
+    parts: Separation
+    each: NDArray[np.intp]  # residuals that count, (k, m)
 
-    def residuals(self, t: Array) -> Array:
-        """Return what the linear parameters leave over."""
-        solved = self.solve(t)
-        return np.full(len(self.each), FAR) if solved is None else solved.resid
-
-    def jacobian(self, t: Array) -> Array:
-        """Return its derivatives, without the part that is small near a good fit."""
-        solved = self.solve(t)
-        if solved is None:
-            return np.zeros((len(self.each), len(t)))
-        G = self.problem.jacobian(solved.x, self.parts.nonlinear)[self.each]
-        return np.asarray(G - solved.basis @ (solved.basis.T @ G))
-
-    def solve(self, t: Array) -> _Solved | None:
-        """Return the linear least-squares solution at t; None if the model fails there."""
-        if self._last[0] != t.tobytes():
-            self._last = t.tobytes(), self._solve(t)
-        return self._last[1]
-
-    def _solve(self, t: Array) -> _Solved | None:
+    def evaluate(self, t: Array, which: Indices) -> State:
+        """Return residuals, parameters, and a basis of what the linear ones can describe."""
         problem, linear = self.problem, self.parts.linear
-        points = np.zeros((1 + len(linear), problem.p))
-        points[:, self.parts.nonlinear] = t
-        points[1 + np.arange(len(linear)), linear] = problem.size[linear]
-        values = problem.many(points)[:, self.each]
-        if not np.max(np.abs(values)) < FAR:
-            return None
-        x, offset = points[0], values[0]
-        A = (values[1:] - offset).T
-        length = np.linalg.norm(A, axis=0)
-        length[length == 0.0] = 1.0
-        U, s, Vt = linalg.svd(A / length, full_matrices=False, check_finite=False)
-        keep = s > 1e-14 * s[0]
-        U = U[:, keep]
-        x[linear] = -((U.T @ offset) / s[keep]) @ Vt[keep] / length * problem.size[linear]
-        return _Solved(x, U, offset - U @ (U.T @ offset))
+        k, q = len(t), len(linear)
+        points = np.zeros((k, 1 + q, problem.p))
+        points[:, :, self.parts.nonlinear] = t[:, None]
+        points[:, 1 + np.arange(q), linear] = problem.size[linear]
+        values = problem.many(points.reshape(-1, problem.p)).reshape(k, 1 + q, -1)
+        values = np.take_along_axis(values, self.each[which, None], axis=2)
+        failed = ~(np.max(np.abs(values), axis=(1, 2)) < FAR)
+        values[failed] = FAR
+        x, offset = points[:, 0], values[:, 0]
+        if q == 0:
+            return offset, x, np.zeros((k, offset.shape[1], 0))
+        A = (values[:, 1:] - values[:, :1]).transpose(0, 2, 1)
+        length = np.linalg.norm(A, axis=1)
+        length = np.where(length > 0.0, length, 1.0)
+        U, s, Vt = np.linalg.svd(A / length[:, None], full_matrices=False)
+        keep = s > _NOISE * s[:, :1]
+        U = U * keep[:, None]
+        along = np.einsum("kmj,km->kj", U, offset)
+        best = np.einsum("kj,kji->ki", along / np.where(keep, s, 1.0), Vt)
+        x[:, linear] = -best / length * problem.size[linear]
+        x[failed] = np.nan
+        return offset - np.einsum("kmj,kj->km", U, along), x, U
+
+    def residuals(self, state: State, which: Indices) -> Array:
+        """Return what the linear parameters leave over."""
+        return state[0]
+
+    def jacobian(self, t: Array, state: State, which: Indices) -> Array:
+        """Return its derivatives, without the part that is small near a good fit."""
+        _, x, U = state
+        x = np.where(np.isfinite(x), x, self.problem.x0)
+        G = self.problem.jacobians(x, self.parts.nonlinear)
+        G = np.take_along_axis(G, self.each[which, :, None], axis=1)
+        return np.asarray(G - U @ (U.transpose(0, 2, 1) @ G))
+
+    def settle(self, state: State, which: Indices) -> NDArray[np.bool_]:
+        """Return which fits are exact."""
+        return np.asarray(np.max(np.abs(state[0]), axis=1) <= self.problem.floor)
+
+    @property
+    def limits(self) -> tuple[Array, Array]:
+        """Lower and upper bounds of the nonlinear parameters."""
+        nonlinear = self.parts.nonlinear
+        return self.problem.lower[nonlinear], self.problem.upper[nonlinear]
