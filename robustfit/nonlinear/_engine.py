@@ -22,8 +22,9 @@ from robustfit.nonlinear._together import robust_steps
 
 Callback = Callable[[OptimizeResult], object]
 
-# An M-scale is at most so many times the weighted scale, which far outliers do not inflate.
-_INFLATED = 1.5
+# An M-scale is at most so many times the weighted scale, which far outliers do not inflate: that
+# of the result, and the one by which candidates are compared.
+_INFLATED, _CAP = 1.5, 2.0
 # Candidates are compared by the objective at this multiple of the smallest M-scale: the smallest
 # of many is too small, and at a small scale the objective has more minima.
 _WIDER = 1.5
@@ -34,7 +35,7 @@ _LEVEL, _TESTED, _PLAIN = 0.01, 4000, 3.0
 _TESTABLE = 20
 # Fits with such a share of the support, and so little of it in common, are rivals.
 _AS_GOOD, _COMMON = 0.9, 0.5
-_TIGHT, _ENOUGH = 1e-7, 100
+_TIGHT, _ENOUGH = 1e-9, 300
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,7 +150,7 @@ def _choose(problem: Problem, found: list[Candidate], loss: Loss, given: float |
     judge, best = loss if loss.bounded else get_loss("tukey"), found[0]
     if given is None:
         inner = weighted_fit_scale(problem, best.x, judge, best.scale)
-        common = _WIDER * min(best.scale, _INFLATED * inner)
+        common = _WIDER * min(best.scale, _CAP * inner)
     else:
         common = given
     points = np.array([candidate.x for candidate in distinct(found)])

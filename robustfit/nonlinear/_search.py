@@ -38,7 +38,8 @@ MOST = _REFINED * (_ROUNDS + 1)
 SAME = 1e-3
 # So many candidates are compared in the end, of M-scales up to this multiple of the smallest.
 _COMPARED, _NEAR = 5, 2.0
-# In turn, subsets start from parameters multiplied by exp of so many standard normals.
+# In turn, subsets start from parameters multiplied by exp of so many standard normals: every
+# fourth time from those of the best fit so far.
 _SPREADS = (0.0, 1.0, 3.0)
 #: With more observations, those of the search are a sample of half as many.
 LARGE = 4000
@@ -95,7 +96,8 @@ def search(
     rounds = _ROUNDS if subsets and problem.n > _enough(problem) else 0
     for k in range(rounds + 1):
         if k > 0:
-            starts = np.concatenate(list(run(_Subsets(problem, parts), _draws(problem, rng, run))))
+            draws = _draws(problem, found[0].x, rng, run)
+            starts = np.concatenate(list(run(_Subsets(problem, parts), draws)))
         best = np.argsort(trimmed(problem, starts), kind="stable")[:_REFINED]
         for candidate in refine(problem, starts[best]):
             found.append(candidate)
@@ -216,13 +218,14 @@ class _Subsets:
 
 
 def _draws(
-    problem: Problem, rng: np.random.Generator, run: Map
+    problem: Problem, best: Array, rng: np.random.Generator, run: Map
 ) -> list[tuple[Array, NDArray[np.intp]]]:
     """Return where to start and the observations to fit, in parts for those who share the work."""
     rows = [rng.choice(problem.n, _enough(problem), replace=False) for _ in range(_SUBSETS)]
     spread = np.resize(_SPREADS, _SUBSETS)[:, None]
     factor = np.exp(spread * rng.standard_normal((_SUBSETS, problem.p)))
-    x = np.clip(problem.x0 * factor, problem.lower, problem.upper)
+    centre = np.where(np.arange(_SUBSETS)[:, None] % 4 == 3, best, problem.x0)
+    x = np.clip(centre * factor, problem.lower, problem.upper)
     share = _SUBSETS if run is map else _SHARE
     share = max(1, min(share, _VALUES // (problem.n * problem.block * problem.p)))
     starts = range(0, _SUBSETS, share)
