@@ -167,11 +167,10 @@ def _choose(problem: Problem, found: list[Candidate], loss: Loss, given: float |
 
 def _least_squares(problem: Problem, points: Array) -> Array:
     """Return the best of the least-squares fits that some points lead to."""
-    everything = np.arange(problem.n)
     if problem.sparse:
-        fits = [least_squares_step(problem, x, everything, _TIGHT, _ENOUGH) for x in points]
+        fits = [least_squares_step(problem, x, None, _TIGHT, _ENOUGH) for x in points]
     else:
-        rows = np.broadcast_to(everything, (len(points), problem.n))
+        rows = np.broadcast_to(np.arange(problem.n), (len(points), problem.n))
         fits = list(
             separable_step(problem, Separation.none(problem), points, rows, _TIGHT, _ENOUGH)
         )
