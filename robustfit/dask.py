@@ -1,9 +1,9 @@
 """Fits of Dask arrays and data frames: a task for each block and pass, sums over a tree.
 
 `robustfit.irls` takes them as they are. No block is gathered: what travels is the coefficients
-there and a p x p matrix back, and what Dask moves between workers to keep all of them busy. Each pass computes the blocks anew, so that data
-which fit into the memory of the workers should be persisted first. `weights` and `resid` of the
-result are Dask arrays with the chunks of the input.
+there and a p x p matrix back, and what Dask moves between workers to keep all of them busy. Each
+pass computes the blocks anew, so that data which fit into the memory of the workers should be
+persisted first. `weights` and `resid` of the result are Dask arrays with the chunks of the input.
 """
 
 from __future__ import annotations
