@@ -39,8 +39,8 @@ rst_prolog = "\n".join(rf".. |{letter}| replace:: \|{letter}\|" for letter in "r
 
 html_theme = "pydata_sphinx_theme"
 html_static_path = ["_static"]
-# Every page is at the top level: there is no section to navigate.
-html_sidebars = {"**": []}
+# The first page belongs to no section.
+html_sidebars = {"index": []}
 html_theme_options = {"github_url": "https://github.com/robustfit/robustfit"}
 
 # Modules whose `__all__` is documented, in the order of the page.
