@@ -112,19 +112,52 @@ def test_the_regressor_of_sklearn_takes_dask_arrays_and_frames():
     sklearn = pytest.importorskip("robustfit.sklearn")
     pd, dd = pytest.importorskip("pandas"), pytest.importorskip("dask.dataframe")
     A, b = problem()
-    expected = sklearn.RobustRegressor().fit(A[:, 1:], b)
     lazy_A, lazy_b = lazy()
     frame = dd.from_pandas(pd.DataFrame(A[:, 1:], columns=["x", "z"]), npartitions=3)
-    for X, y in ((lazy_A[:, 1:], lazy_b), (frame, lazy_b)):
-        model = sklearn.RobustRegressor().fit(X, y)
+    counts = np.arange(len(b)) % 3
+    for X, y, weights, options in (
+        (lazy_A[:, 1:], lazy_b, None, {}),
+        (frame, lazy_b[:, None], None, {}),
+        (lazy_A[:, 1:], lazy_b, da.from_array(counts, chunks=50), {"loss": "huber"}),
+        (lazy_A[:, 1:], lazy_b, counts, {"fit_intercept": False}),
+    ):
+        repeats = None if weights is None else counts
+        expected = sklearn.RobustRegressor(**options).fit(A[:, 1:], b, repeats)
+        model = sklearn.RobustRegressor(**options).fit(X, y, weights)
         np.testing.assert_allclose(model.coef_, expected.coef_, rtol=1e-10)
         assert model.intercept_ == pytest.approx(expected.intercept_, rel=1e-10)
+        assert model.scale_ == pytest.approx(expected.scale_, rel=1e-10)
         assert model.n_features_in_ == 2
         for values in (model.weights_, model.outliers_, model.predict(X)):
             assert isinstance(values, da.Array)
         np.testing.assert_array_equal(model.outliers_.compute(), expected.outliers_)
         np.testing.assert_allclose(model.predict(X), expected.predict(A[:, 1:]), rtol=1e-9)
+
+
+def test_the_regressor_of_sklearn_checks_the_columns_of_dask_frames():
+    sklearn = pytest.importorskip("robustfit.sklearn")
+    pd, dd = pytest.importorskip("pandas"), pytest.importorskip("dask.dataframe")
+    A, _ = problem()
+    lazy_A, lazy_b = lazy()
+    frame = dd.from_pandas(pd.DataFrame(A[:, 1:], columns=["x", "z"]), npartitions=3)
+    model = sklearn.RobustRegressor("huber").fit(frame, lazy_b)
     assert list(model.feature_names_in_) == ["x", "z"]
+    assert model.result_.names == ("Intercept", "x", "z")
+    with pytest.raises(ValueError, match="feature names"):
+        model.predict(frame[["z", "x"]])
+    near = model.predict(pd.DataFrame(A[:5, 1:], columns=["x", "z"]))
+    np.testing.assert_allclose(near, model.predict(frame).compute()[:5], rtol=1e-12)
+    model.fit(lazy_A[:, 1:], lazy_b)
+    assert not hasattr(model, "feature_names_in_")
+    with pytest.raises(ValueError, match="X has 3 features"):
+        model.predict(lazy_A)
+    for given, message in (
+        ((lazy_A, da.stack([lazy_b, lazy_b], axis=1)), "y must have one column"),
+        ((lazy_A, None), "requires y"),
+        ((lazy_A, lazy_b, np.ones(3)), "sample_weight must have shape"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            model.fit(*given)
     with pytest.raises(ValueError, match="ridge must be 0"):
         sklearn.RobustRegressor(ridge=1.0).fit(lazy_A, lazy_b)
 

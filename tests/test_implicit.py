@@ -76,6 +76,29 @@ def test_weights_and_ridge(form):
 
 
 @pytest.mark.parametrize("form", ["csr", "operator"])
+def test_least_squares_with_ridge(form):
+    A, b = problem()
+    options = {"loss": "linear", "ridge": 5.0}
+    fit, dense = rf.irls(FORMS[form](A), b, **options), rf.irls(A, b, **options)
+    np.testing.assert_allclose(fit.x, dense.x, rtol=1e-8)
+    assert fit.scale == pytest.approx(dense.scale, rel=1e-10)
+
+
+def test_several_responses():
+    A, b = problem()
+    B = np.column_stack([b, A[:, 1] - 2.0 * b])
+    fit, dense = (rf.irls(D, B, "huber") for D in (sparse.csr_array(A), A))
+    assert np.max(np.abs(fit.x - dense.x) / dense.bse) < 1e-8
+    np.testing.assert_array_equal(fit[1].x, fit.x[:, 1])
+    bad = sparse.csr_array(A)
+    bad.data[3] = np.nan
+    with pytest.raises(ValueError, match="A must be finite"):
+        rf.irls(bad, B, "huber")
+    with pytest.raises(ValueError, match=r"b must have shape \(600, k\)"):
+        rf.irls(sparse.csr_array(A), B[1:], "huber")
+
+
+@pytest.mark.parametrize("form", ["csr", "operator"])
 def test_fewer_rows_than_columns_with_ridge(form):
     A, b = problem(30, 50)
     options = {"loss": "huber", "ridge": 3.0, "scale": 1.0, "start": "ols"}

@@ -1,6 +1,7 @@
 """The scikit-learn front: the checks of scikit-learn, laws, and what a search over models finds."""
 
 import pickle
+import tracemalloc
 
 import numpy as np
 import pandas as pd
@@ -33,6 +34,7 @@ ESTIMATORS = [
     RobustRegressor(),
     RobustRegressor("huber"),
     RobustRegressor("linear", ridge=0.1),
+    RobustRegressor("tukey", start="ols", scale="huber"),
     MScaler(),
 ]
 
@@ -206,9 +208,96 @@ def test_bad_parameters(options, message):
         RobustRegressor(**options).fit(*data())
 
 
-def test_sparse_features_are_refused():
+# -- sparse features ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("form", [sparse.csr_array, sparse.csc_matrix, sparse.coo_array])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"start": "ols"},
+        {"loss": "huber", "fit_intercept": False},
+        {"loss": "huber", "ridge": 3.0, "scale": 0.5},
+        {"loss": "linear"},
+    ],
+    ids=str,
+)
+def test_sparse_features_give_the_dense_numbers(options, form):
     X, y = data()
-    with pytest.raises(TypeError, match="Sparse data was passed for X"):
+    X = np.where(np.abs(X) > 0.5, X, 0.0)
+    counts = np.arange(60) % 4
+    dense = RobustRegressor(**options).fit(X, y, sample_weight=counts)
+    found = RobustRegressor(**options).fit(form(X), y, sample_weight=counts)
+    np.testing.assert_allclose(found.coef_, dense.coef_, rtol=1e-8)
+    assert found.intercept_ == pytest.approx(dense.intercept_, rel=1e-8)
+    assert found.scale_ == pytest.approx(dense.scale_, rel=1e-8)
+    np.testing.assert_allclose(found.weights_, dense.weights_, atol=1e-8)
+    np.testing.assert_array_equal(found.outliers_, dense.outliers_)
+    assert found.result_.names == dense.result_.names
+    predicted = found.predict(form(X))
+    assert isinstance(predicted, np.ndarray)
+    np.testing.assert_allclose(predicted, dense.predict(X), rtol=1e-8)
+
+
+def test_sparse_features_with_several_outputs():
+    X, Y = data(outputs=2)
+    dense = RobustRegressor("huber").fit(X, Y)
+    found = RobustRegressor("huber").fit(sparse.csr_array(X), Y)
+    np.testing.assert_allclose(found.coef_, dense.coef_, rtol=1e-8)
+    np.testing.assert_allclose(found.predict(sparse.csr_array(X)), dense.predict(X), rtol=1e-8)
+    np.testing.assert_allclose(found.weights_, dense.weights_, atol=1e-8)
+    np.testing.assert_allclose(found.result_[1].x, found.result_.x[:, 1], rtol=1e-12)
+
+
+def test_sparse_features_are_never_made_dense():
+    rng = np.random.default_rng(6)
+    rows, columns = 5000, 5000
+    X = sparse.random_array((rows, columns), density=1.0 / columns, rng=rng, format="csr")
+    X = sparse.hstack([X, sparse.eye_array(rows, columns)], format="csr")
+    y = 3.0 + rng.normal(size=rows)
+    # As a full matrix: 400 MB.
+    tracemalloc.start()
+    model = RobustRegressor("huber", scale=1.0, ridge=1e6).fit(X, y)
+    largest = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert model.coef_.shape == (2 * columns,)
+    assert model.intercept_ == pytest.approx(3.0, abs=0.1)
+    assert largest < 40e6
+
+
+@pytest.mark.parametrize(
+    ("options", "takes"),
+    [
+        ({}, False),
+        ({"loss": "huber"}, True),
+        ({"method": "m"}, False),
+        ({"loss": "huber", "method": "m"}, True),
+        ({"method": "mm"}, False),
+        ({"start": "ols"}, True),
+        ({"start": np.zeros(4)}, True),
+        ({"start": "lts"}, False),
+        ({"start": "ols", "scale": "s"}, False),
+        ({"start": "ols", "leverage": True}, False),
+        ({"start": "ols", "cov_type": "H1"}, True),
+        ({"start": "ols", "cov_type": "HC"}, False),
+        ({"loss": "parabola"}, False),
+    ],
+    ids=str,
+)
+def test_the_tag_tells_whether_sparse_features_are_taken(options, takes):
+    X, y = data()
+    model = RobustRegressor(**options)
+    assert model.__sklearn_tags__().input_tags.sparse is takes
+    if takes:
+        model.fit(sparse.csr_array(X), y)
+        return
+    with pytest.raises(ValueError, match=r"needs a dense X, got sparse csr_array|parabola"):
+        model.fit(sparse.csr_array(X), y)
+
+
+def test_the_refusal_of_sparse_features_says_which_start_to_use():
+    X, y = data()
+    with pytest.raises(ValueError, match="use start='ols' or coefficients"):
         RobustRegressor().fit(sparse.csr_array(X), y)
 
 

@@ -186,7 +186,8 @@ def irls(
     A sparse array or a `scipy.sparse.linalg.LinearOperator` is for M-estimates with the start
     "ols" or given coefficients: a search needs the rows. Each step then solves the sparse normal
     equations or, by LSMR, the weighted least-squares problem; memory is that of A, until a
-    covariance is asked for, which has p x p numbers. The rank is not looked at.
+    covariance is asked for, which has p x p numbers, as has the scale "std" with a ridge. The rank
+    is not looked at.
 
     References
     ----------
@@ -246,8 +247,8 @@ def irls(
         if isinstance(size, str) and size == "tau" and not (penalty is None and limits is None):
             raise ValueError("scale='tau' cannot be combined with bounds or ridge")
         _problem.refuse_implicit(
-            A, start=begin, scale="mad" if isinstance(size, str) and size == "auto" else size,
-            leverage=leverage, bounds=bounds, solver=solver, cov_type=cov_type,
+            A, start=begin, scale=_or_mad(size), leverage=leverage, bounds=bounds, solver=solver,
+            cov_type=cov_type,
         )  # fmt: skip
         rule = "mad" if isinstance(size, str) and size in _problem.S_SCALES else size
         problem = Problem(
@@ -327,6 +328,23 @@ def _resolve(start: Any, scale: Any, loss: Loss, leverage: bool, *, free: bool) 
         if scale == "tau" and not (isinstance(start, str) and start == "s"):
             raise ValueError(f"scale='tau' starts from the S-estimate, got start={start!r}")
     return start, scale
+
+
+def takes_sparse(
+    loss: str | Loss, *, c: Any, efficiency: Any, method: Any, start: Any, scale: Any, **others: Any
+) -> bool:
+    """Tell whether `irls` with these options takes a sparse design; no, if they are wrong."""
+    try:
+        start, scale = _named(method, start, scale)
+        tuned = get_loss(loss, c=c, efficiency=efficiency)
+        start, scale = _resolve(start, scale, tuned, others["leverage"], free=True)
+    except (ValueError, TypeError):
+        return False
+    return _problem.needs_rows(start=start, scale=_or_mad(scale), **others) is None
+
+
+def _or_mad(scale: Any) -> Any:
+    return "mad" if isinstance(scale, str) and scale == "auto" else scale
 
 
 def _s_loss(s_loss: str | Loss | None, loss: Loss) -> Loss:

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
-from robustfit import _checks
+from robustfit import _checks, linalg
 from robustfit._inputs import column_labels
 from robustfit._kernels import in_threads
 from robustfit._progress import progress_bar
@@ -217,7 +217,7 @@ def fit_batch(
         # So that a problem that is fitted alone draws as it did in the batch.
         options["rng"] = int(generator.integers(1 << 62))
     omit = options["nan_policy"] == "omit"
-    if not omit:
+    if not (omit or linalg.implicit(problems.A)):
         _refuse_nonfinite(problems)
     plan, fit = _regular.plan(problems, options), functools.partial(single, **options)
     table, caught = _Table(problems, kept), _Caught(len(problems))

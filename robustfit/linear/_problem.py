@@ -214,18 +214,24 @@ def _unless_one(values: Array) -> Array | None:
 
 def refuse_implicit(A: Any, **options: Any) -> None:
     """Raise a ValueError for options that need the rows of the design, if it has none."""
-    if not linalg.implicit(A):
-        return
-    name = type(A).__name__
+    option = needs_rows(**options) if linalg.implicit(A) else None
+    if option is not None:
+        words = " or ".join(repr(word) for word in _IMPLICIT[option]) or "its default"
+        extra = " or coefficients" if option == "start" else ""
+        kind = "sparse " if hasattr(A, "tocsr") else ""
+        raise ValueError(
+            f"{option}={options[option]!r} needs a dense A, got {kind}{type(A).__name__}; "
+            f"use {option}={words}{extra}"
+        )
+
+
+def needs_rows(**options: Any) -> str | None:
+    """Return the first option whose value needs the rows of the design, None if there is none."""
     for option, value in options.items():
-        allowed = _IMPLICIT[option]
-        known = isinstance(value, str) and value in allowed
+        known = isinstance(value, str) and value in _IMPLICIT[option]
         if not (known or value is None or value is False or _is_number_like(option, value)):
-            words = " or ".join(repr(word) for word in allowed) or "its default"
-            extra = " or coefficients" if option == "start" else ""
-            raise ValueError(
-                f"{option}={value!r} needs a dense A, got {name}; use {option}={words}{extra}"
-            )
+            return option
+    return None
 
 
 def _is_number_like(option: str, value: Any) -> bool:
@@ -359,6 +365,8 @@ def _std(name: str, data: Data | Streamed, ridge: Array | None) -> ScaleRule:
 
 
 def _gram(data: Data) -> Array:
+    if linalg.implicit(data.A):
+        return linalg.implicit_gram(data.A, data.row_weights)
     return np.asarray((data.A.T * data.row_weights) @ data.A)
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
-from robustfit import _checks
+from robustfit import _checks, linalg
 from robustfit import scale as scales
 from robustfit._inputs import matrix
 from robustfit._kernels import LARGE_ELEMENTS
@@ -63,7 +63,7 @@ class Problems:
     Attributes
     ----------
     A : ndarray of shape (m, n, p) or (n, p)
-        Designs, or the one that all share.
+        Designs, or the one that all share, which may be sparse or an operator.
     b : ndarray of shape (m, n) or (n, m)
         Responses.
     freq, var : ndarray of shape (n,) or of the shape of `b`, or None
@@ -78,7 +78,8 @@ class Problems:
     @classmethod
     def of(cls, A: Any, b: Any, freq: Any, var: Any) -> Problems:
         """Return checked problems; raise a ValueError or TypeError that names the argument."""
-        design, response = _numbers(A, "A"), _numbers(b, "b")
+        design = A if linalg.implicit(A) else _numbers(A, "A")
+        response = _numbers(b, "b")
         shape = (design.shape[0],) if design.ndim == 2 else design.shape[:2]
         if response.shape[: len(shape)] != shape:
             wanted = f"({shape[0]}, k)" if len(shape) == 1 else f"{shape}"
@@ -439,6 +440,8 @@ def plan(problems: Problems, options: dict[str, Any]) -> Plan | None:
 
     Options that no kernel knows, or that are wrong, are for `irls` to deal with.
     """
+    if linalg.implicit(problems.A):
+        return None
     n, p = problems.A.shape[-2:]
     loss = get_loss(options["loss"], c=options["c"], efficiency=options["efficiency"])
     usual = all(_one_of(options[name], allowed) for name, allowed in _USUAL.items())

@@ -6,16 +6,17 @@ from typing import Any, Self, cast
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import sparse
 from sklearn.base import BaseEstimator, MultiOutputMixin, RegressorMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from robustfit import _checks
 from robustfit._estimate import outlier_limit, outlying
-from robustfit.linear import irls
+from robustfit.linear import irls, takes_sparse
 from robustfit.losses import Loss, get_loss
 from robustfit.result import FitResult
-from robustfit.rows import is_lazy, recognise, with_intercept
+from robustfit.rows import Rows, is_lazy, recognise, with_intercept
 from robustfit.sklearn._words import in_words_of_sklearn
 
 Array = NDArray[np.float64]
@@ -149,9 +150,11 @@ class RobustRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : array_like of shape (n_samples, n_features)
-            Features, dense: a sparse X is an error. Of a Dask array or data frame no block is
-            gathered, and `weights_`, `outliers_` and predictions are Dask arrays.
+        X : array_like or sparse array of shape (n_samples, n_features)
+            Features. A sparse X stays sparse, and needs ``start="ols"``, coefficients to start
+            from, or a convex loss: a search for the start needs the rows. Of a Dask array or data
+            frame no block is gathered, and `weights_`, `outliers_` and predictions are Dask
+            arrays.
         y : array_like of shape (n_samples,) or (n_samples, n_outputs)
             Target. Several outputs are fitted each for itself.
         sample_weight : array_like of shape (n_samples,), optional
@@ -168,11 +171,12 @@ class RobustRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
             If an argument does not fit; the message names it.
         """
         if is_lazy(X):
-            return self._fit_lazily(recognise(X, y, sample_weight, None))
+            return self._fit_lazily(X, y, sample_weight)
         X, y = validate_data(
             self,
             X,
             y,
+            accept_sparse=("csr", "csc"),
             dtype=np.float64,
             y_numeric=True,
             multi_output=True,
@@ -185,7 +189,9 @@ class RobustRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         features = getattr(self, "feature_names_in_", [f"x{j + 1}" for j in range(X.shape[1])])
         penalty = np.full(X.shape[1], _checks.nonnegative(self.ridge, "ridge"))
         if self.fit_intercept:
-            X = np.column_stack([np.ones(len(X)), X])
+            ones = np.ones((X.shape[0], 1))
+            columns = [ones, X]
+            X = sparse.hstack(columns, format="csr") if sparse.issparse(X) else np.hstack(columns)
             features, penalty = ["Intercept", *features], np.concatenate([[0.0], penalty])
         with in_words_of_sklearn():
             self.result_ = self._irls(
@@ -195,22 +201,29 @@ class RobustRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
                 ridge=penalty if np.any(penalty) else 0.0,
                 names=tuple(features),
             )
-        self._keep(y, len(X) if sample_weight is None else float(np.sum(sample_weight)))
+        self._keep(y, len(y) if sample_weight is None else float(np.sum(sample_weight)))
         return self
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = takes_sparse(**self._estimator)
+        return tags
+
+    @property
+    def _estimator(self) -> dict[str, Any]:
+        """The parameters that say which estimator it is."""
+        return {
+            "loss": self.loss, "c": self.c, "efficiency": self.efficiency, "method": self.method,
+            "start": self.start, "scale": self.scale, "leverage": self.leverage,
+            "cov_type": self.cov_type,
+        }  # fmt: skip
 
     def _irls(self, A: Any, b: Any, **options: Any) -> FitResult:
         return irls(
             A,
             b,
-            self.loss,
-            c=self.c,
-            efficiency=self.efficiency,
-            method=self.method,
-            start=self.start,
-            scale=self.scale,
+            **self._estimator,
             s_loss=self.s_loss,
-            leverage=self.leverage,
-            cov_type=self.cov_type,
             tol=self.tol,
             maxiter=_checks.whole(self.max_iter, "max_iter"),
             rng=_seed(self.random_state),
@@ -235,17 +248,18 @@ class RobustRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
             outlier[outlying(weights, loss, count, None)] = True
         self.n_iter_ = max(1, int(np.max(found.nit)))
 
-    def _fit_lazily(self, source: Any) -> Self:
+    def _fit_lazily(self, X: Any, y: Any, sample_weight: Any) -> Self:
         """Fit rows that are not in memory; `weights_` and `outliers_` are computed when needed."""
         if self.ridge:
             raise ValueError(f"ridge must be 0 for lazy data, got ridge={self.ridge!r}")
+        if y is not None and len(getattr(y, "shape", ())) > 1 and y.shape[1] != 1:
+            raise ValueError(f"y must have one column for lazy data, got {y.shape[1]}")
+        validate_data(self, _columns_of(X), y, skip_check_array=True)
         one = int(self.fit_intercept)
         with in_words_of_sklearn():
+            source = cast(Rows, recognise(X, y, sample_weight, None))
             found = self._irls(with_intercept(source) if one else source, None)
         self.result_ = found
-        self.n_features_in_ = len(found.x) - one
-        if source.names is not None:
-            self.feature_names_in_ = np.array(source.names, dtype=object)
         self.coef_ = np.array(found.x[one:])
         self.intercept_ = float(found.x[0]) if one else 0.0
         self.scale_, self.weights_ = found.scale, found.weights
@@ -258,8 +272,8 @@ class RobustRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : array_like of shape (n_samples, n_features)
-            Features.
+        X : array_like or sparse array of shape (n_samples, n_features)
+            Features. For a Dask array or data frame the prediction is a Dask array.
 
         Returns
         -------
@@ -268,10 +282,16 @@ class RobustRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         """
         check_is_fitted(self)
         if is_lazy(X):
+            validate_data(self, _columns_of(X), skip_check_array=True, reset=False)
             lazy = X.to_dask_array() if hasattr(X, "to_dask_array") else X
             return cast(Array, lazy @ self.coef_.T + self.intercept_)
-        X = validate_data(self, X, dtype=np.float64, reset=False)
+        X = validate_data(self, X, accept_sparse=("csr", "csc"), dtype=np.float64, reset=False)
         return np.asarray(X @ self.coef_.T + self.intercept_)
+
+
+def _columns_of(X: Any) -> Any:
+    """Return lazy data as scikit-learn can tell their columns: of a frame, one without rows."""
+    return X._meta if hasattr(X, "columns") else X
 
 
 def _seed(random_state: Any) -> Any:
