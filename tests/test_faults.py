@@ -1,18 +1,25 @@
 """What goes wrong around a fit: interrupts, errors of a callback, no memory, threads, processes."""
 
+import importlib.util
+import itertools
 import multiprocessing
+import os
+import shutil
 import signal
 import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
+import numba
 import numpy as np
 import pytest
 import threadpoolctl
 from regression_data import classic, contaminated
 
 import robustfit as rf
+from robustfit import _jit
 
 A, B = contaminated(n=400, p=4, outliers=80)
 LARGE = contaminated(n=120_000, p=5, outliers=30_000)
@@ -194,3 +201,159 @@ def test_other_processes_give_the_same_bits(method):
         found = pool.apply(rf.irls, data)
     np.testing.assert_array_equal(found.x, rf.irls(*data).x)
     np.testing.assert_array_equal(found.cov, rf.irls(*data).cov)
+
+
+# -- the disk cache of compiled code ---------------------------------------------------------
+
+
+def flipped(content):
+    """Change the last byte before the digest."""
+    return content[:-33] + bytes([content[-33] ^ 1]) + content[-32:]
+
+
+DAMAGES = {
+    "empty": lambda content: b"",
+    "half": lambda content: content[: len(content) // 2],
+    "garbage": lambda content: b"\x93" * len(content),
+    "text": lambda content: b"I1\n.I2\n.",
+    "one bit": flipped,
+}
+SOURCE = "def double(x):\n    return 2.0 * x\n"
+BUILDS = {
+    "jit": lambda f: _jit.jit(nogil=True)(f),
+    "jit with a signature": lambda f: _jit.jit("f8(f8)", error_model="numpy")(f),
+    "jit of floats": lambda f: _jit.jit("f4(f4)")(f),
+    "vectorize": lambda f: _jit.vectorize("f8(f8)")(f),
+    "cfunc": lambda f: _jit.cfunc("f8(f8)")(f).ctypes,
+}
+
+
+@pytest.fixture
+def build(tmp_path, monkeypatch):
+    """Return a function that builds `double` anew, and tells whether it had to be compiled."""
+    path = tmp_path / "doubling.py"
+    path.write_text(SOURCE)
+    spec = importlib.util.spec_from_file_location("doubling", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path / "cache"))
+    compiled = []
+    original = numba.core.compiler.compile_extra
+    monkeypatch.setattr(
+        numba.core.compiler,
+        "compile_extra",
+        lambda *args, **options: compiled.append(1) or original(*args, **options),
+    )
+
+    def build(kind):
+        compiled.clear()
+        assert BUILDS[kind](module.double)(21.0) == 42.0
+        return bool(compiled)
+
+    return build
+
+
+def cached(folder, *suffixes):
+    return sorted(path for path in folder.rglob("*") if path.suffix in suffixes)
+
+
+@pytest.mark.parametrize("suffixes", [[".nbi"], [".nbc"], [".nbi", ".nbc"]], ids="+".join)
+@pytest.mark.parametrize("kind", ["jit", "vectorize"])
+def test_a_damaged_cache_file_is_replaced(build, kind, suffixes, tmp_path):
+    assert build(kind)
+    assert not build(kind)
+    for name, damage in DAMAGES.items():
+        for path in cached(tmp_path, *suffixes):
+            path.write_bytes(damage(path.read_bytes()))
+        assert build(kind), name
+        assert not build(kind), name
+
+
+@pytest.mark.parametrize("kind", BUILDS)
+def test_a_cache_folder_that_goes_is_no_error(build, kind, tmp_path):
+    assert build(kind)
+    shutil.rmtree(tmp_path / "cache")
+    assert build(kind)
+    assert not build(kind)
+
+
+@pytest.mark.parametrize("kind", BUILDS)
+def test_without_a_place_for_a_cache_there_is_none(build, kind, tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    shutil.rmtree(tmp_path / "__pycache__", ignore_errors=True)
+    (tmp_path / "__pycache__").touch()
+    monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path / "file" / "cache"))
+    for name in ("HOME", "XDG_CACHE_HOME", "LOCALAPPDATA"):
+        monkeypatch.setenv(name, str(tmp_path / "file"))
+    assert build(kind)
+    assert build(kind)
+    assert not cached(tmp_path, ".nbi", ".nbc")
+
+
+def test_a_full_disk_is_no_error(build, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(numba.core.caching.os, "replace", full)
+    assert build("jit")
+    assert build("jit")
+
+
+def test_the_file_of_another_signature_is_not_used(build, tmp_path):
+    """Two processes that write at the same time leave an index like this one."""
+    assert build("jit with a signature")
+    (path,) = cached(tmp_path, ".nbc")
+    other = path.read_bytes()
+    shutil.rmtree(tmp_path / "cache")
+    assert build("jit of floats")
+    assert cached(tmp_path, ".nbc") == [path]
+    path.write_bytes(other)
+    assert build("jit of floats")
+    assert not build("jit of floats")
+
+
+PACKAGE = """
+import numpy as np
+import robustfit as rf
+from robustfit._kernels import _loss
+
+x, huber = np.linspace(-3.0, 5.0, 41), rf.losses.Huber()
+assert _loss.pointer(huber)[0]
+weight = huber.ufunc("weight")
+print(weight(x, huber.c).sum(), weight(x.astype("f4"), np.float32(1.0)).sum(), rf.scale.sn(x))
+"""
+
+
+def run(folder, **environment):
+    done = subprocess.run(
+        [sys.executable, "-B", "-W", "error", "-c", PACKAGE],
+        env={**os.environ, "PYTHONPATH": str(folder), **environment},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
+
+
+def test_the_package_stands_faults_of_its_cache(tmp_path):
+    home = Path(rf.__file__).parents[1]
+    expected = run(home, NUMBA_CACHE_DIR=str(tmp_path / "cache"))
+    files = cached(tmp_path, ".nbi", ".nbc")
+    assert len(files) > 5
+    for path, damage in zip(files, itertools.cycle(DAMAGES.values())):
+        path.write_bytes(damage(path.read_bytes()))
+    assert run(home, NUMBA_CACHE_DIR=str(tmp_path / "cache")) == expected
+
+
+def test_the_package_works_where_nothing_can_be_written(tmp_path):
+    shutil.copytree(
+        Path(rf.__file__).parent,
+        tmp_path / "robustfit",
+        ignore=shutil.ignore_patterns("__pycache__"),
+    )
+    for folder in [tmp_path / "robustfit", *(tmp_path / "robustfit").rglob("*/")]:
+        if folder.is_dir():
+            (folder / "__pycache__").touch()
+    nowhere = str(tmp_path / "robustfit" / "__init__.py")
+    places = ("NUMBA_CACHE_DIR", "HOME", "XDG_CACHE_HOME", "LOCALAPPDATA")
+    assert run(tmp_path, **dict.fromkeys(places, nowhere)) == run(Path(rf.__file__).parents[1])
+    assert not cached(tmp_path, ".nbi", ".nbc")

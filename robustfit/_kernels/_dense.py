@@ -7,17 +7,17 @@ functions are compiled once and called, not inlined: they are the same for every
 import math
 from typing import Any
 
-import numba
 from numba.extending import register_jitable
 
 from robustfit import _scalar
+from robustfit._jit import jit
 from robustfit.losses._compiled import source_stamp
 
 # Rows of which the loops keep a product in the first-level cache.
 BLOCK = 256
 
-_jit = numba.njit(nogil=True, cache=True, error_model="numpy")
-_contracted = numba.njit(nogil=True, cache=True, error_model="numpy", fastmath={"contract"})
+_jit = jit(nogil=True, error_model="numpy")
+_contracted = jit(nogil=True, error_model="numpy", fastmath={"contract"})
 
 # Columns of so many rows are short.
 _SHORT = 128

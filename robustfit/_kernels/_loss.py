@@ -19,6 +19,7 @@ from numba.np.unsafe import ndarray
 from numpy.typing import NDArray
 
 from robustfit import _scalar
+from robustfit._jit import jit
 from robustfit.losses import Loss
 from robustfit.losses._compiled import formulas, source_stamp
 
@@ -95,7 +96,7 @@ def _compile(loss: type[Loss], shapes: int) -> tuple[Callable[..., Any], int]:
     pairs, unique, cache = formulas(loss, "rho", "weight", "dpsi", key=(shapes,))
     (rho, rho1), (weight, weight1), (dpsi, dpsi1) = pairs
 
-    @numba.njit(_signature, nogil=True, cache=cache, error_model="numpy")
+    @jit(_signature, cache=cache, nogil=True, error_model="numpy")
     @unique
     def evaluate(
         kind: Any, r: Any, k: Any, s: Any, c: Any, shape: Any, t: Any, q: Any, w: Any

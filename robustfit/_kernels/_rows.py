@@ -12,6 +12,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from robustfit._jit import jit
 from robustfit._kernels import _dense, _loss, _tiles
 from robustfit._kernels._loss import ALL, CURVE, FAR, WEIGHT, compiles, pointer, values
 from robustfit._kernels._threads import added_in_threads, in_threads
@@ -299,7 +300,7 @@ def _fold(kind: str) -> Callable[..., Any]:
     )  # fmt: skip
     aligned, address = kind == "d", _tiles.address
 
-    @numba.njit(signature, nogil=True, cache=True, error_model="numpy")
+    @jit(signature, nogil=True, error_model="numpy")
     @named(kind, _dense.STAMP, _loss.STAMP, _tiles.STAMP)
     def fold(
         kind: Any, newton: Any, loss: Any, s: Any, c: Any, shape: Any, A: Any, b: Any, x: Any,

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import numba
+from robustfit._jit import jit
 
-_jit = numba.njit(nogil=True, cache=True, error_model="numpy")
+_jit = jit(nogil=True, error_model="numpy")
 
 # Columns within these limits can be squared, and so can what is left of the response.
 _TINY, _HUGE = 1e-100, 1e100

@@ -11,14 +11,13 @@ from __future__ import annotations
 
 from typing import Any
 
-import numba
 from llvmlite import binding, ir
 from numba import types
 from numba.core import cgutils as untyped
 from numba.extending import intrinsic
 
 from robustfit import _scalar
-from robustfit.losses._compiled import named, source_stamp
+from robustfit.losses._compiled import kernels, source_stamp
 
 # Numba's types here are those of a part of its functions only.
 cgutils: Any = untyped
@@ -193,8 +192,7 @@ _81, _82, _83 = (_tile(8, broad) for broad in (1, 2, 3))
 STAMP = source_stamp(_tile, _tile, _scalar) + str((LANES, _TALL, _BROAD))
 
 
-def jit(function: Any) -> Any:
-    return numba.njit(nogil=True, cache=True, error_model="numpy")(named(STAMP)(function))
+jit = kernels(STAMP)
 
 
 @jit

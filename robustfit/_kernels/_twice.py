@@ -2,11 +2,12 @@
 
 from typing import Any
 
-import numba
 import numpy as np
 from numba.extending import register_jitable
 
-_jit = numba.njit(cache=True, error_model="numpy")
+from robustfit._jit import jit
+
+_jit = jit(error_model="numpy")
 
 
 @register_jitable(forceinline=True)

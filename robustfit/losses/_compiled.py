@@ -7,10 +7,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
 
-import numba
 from numba.extending import register_jitable
 
 from robustfit import _scalar
+from robustfit._jit import jit, vectorize
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -26,7 +26,7 @@ def ufunc(
     register_jitable(forceinline=True)(formula)
 
     # Both signatures at once: without them float32 input would give float64 output.
-    @numba.vectorize(["f4(f4,f4)", "f8(f8,f8)"], cache=can_cache(formula))  # type: ignore[no-untyped-call]
+    @vectorize("f4(f4,f4)", "f8(f8,f8)", cache=can_cache(formula))
     @named(source_stamp(scaled, formula, m), *shape)
     def evaluate(u: Any, c: Any) -> Any:
         return scaled(formula, u, c, m, *shape)
@@ -85,8 +85,8 @@ def kernels(*key: object) -> Callable[[Callable[..., Any]], Any]:
 
     They are kept on disk by names unique to `key`: the digests of the other files they use.
     """
-    jit = numba.njit(nogil=True, cache=True, error_model="numpy")
-    return lambda function: jit(named(*key)(function))
+    compiled = jit(nogil=True, error_model="numpy")
+    return lambda function: compiled(named(*key)(function))
 
 
 def can_cache(formula: Callable[..., Any]) -> bool:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Literal
 
 import numpy as np
-from numba import njit
 from numpy.typing import ArrayLike, NDArray
 
+from robustfit._jit import jit
 from robustfit.scale._sample import QUARTILE, Estimate, Floats, NanPolicy, lanes_of
 
 # The published consistency constants, as the finite-sample factors presuppose. The exact ones
@@ -260,7 +260,7 @@ def _sn_factor(n: int) -> float:
     return n / (n - 0.9) if n % 2 else 1.0
 
 
-@njit(cache=True, nogil=True)
+@jit(nogil=True)
 def _himed_distances(x: Floats) -> Floats:
     """Distance from each sorted x to its (n // 2 + 1)-th nearest neighbour, itself the first."""
     n = x.size
@@ -274,7 +274,7 @@ def _himed_distances(x: Floats) -> Floats:
     return out
 
 
-@njit(cache=True, nogil=True)
+@jit(nogil=True)
 def _kth_difference(x: Floats, k: int) -> float:
     """k-th smallest (from 1) of x[j] - x[i], i < j, for sorted x.
 
@@ -325,7 +325,7 @@ def _kth_difference(x: Floats, k: int) -> float:
     return float(np.sort(rest)[k - smaller - 1])
 
 
-@njit(cache=True, nogil=True)
+@jit(nogil=True)
 def _weighted_median(a: Floats, w: NDArray[np.int64]) -> float:
     """Smallest value up to which lies more than half of the weight; reorders a and w."""
     half = np.sum(w) // 2

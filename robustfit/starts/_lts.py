@@ -6,13 +6,13 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-import numba
 import numpy as np
 from numba.extending import register_jitable
 from numpy.typing import NDArray
 from scipy.special import ndtri
 
 from robustfit import linalg
+from robustfit._jit import jit
 from robustfit._kernels import LARGE_ELEMENTS, _dense, in_threads
 from robustfit.losses._compiled import named
 from robustfit.starts import _subsets
@@ -448,7 +448,7 @@ def _trimmed(r: Any, f: Any, h: Any, above: Any, w: Any, t: Any) -> Any:
 
 
 _unique = named(_subsets.STAMP)
-_jit = numba.njit(nogil=True, cache=True, error_model="numpy")
+_jit = jit(nogil=True, error_model="numpy")
 
 
 @_jit

@@ -12,13 +12,13 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-import numba
 import numpy as np
 from numba.extending import register_jitable
 from numpy.typing import NDArray
 from scipy import linalg as lapack
 
 from robustfit import _scalar, linalg
+from robustfit._jit import jit
 from robustfit._kernels import _dense, row_blocks
 from robustfit.losses._compiled import source_stamp
 
@@ -228,7 +228,7 @@ def sample_rows(A: Array, size: int, rng: np.random.Generator) -> Indices:
 
 # -- compiled pieces ---------------------------------------------------------------------
 
-_jit = numba.njit(nogil=True, cache=True, error_model="numpy")
+_jit = jit(nogil=True, error_model="numpy")
 
 
 @_jit

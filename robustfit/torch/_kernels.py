@@ -13,7 +13,6 @@ import math
 import os
 from typing import Any, Literal, NamedTuple, cast
 
-import numba
 import numpy as np
 import torch
 from llvmlite import ir
@@ -25,6 +24,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from robustfit import _scalar
+from robustfit._jit import cfunc
 from robustfit._kernels import in_threads
 from robustfit.losses import Loss
 from robustfit.losses._compiled import can_cache, kernels, named, source_stamp
@@ -399,9 +399,9 @@ def _kernel(kind: Kind, loss: type[Loss], shapes: int, single: bool, keeps: bool
     # What is compiled into a kernel inherits its flags, and exact formulas can bear none.
     loose = {"contract", "nsz", "arcp"} if single else False
     signature = types.void(types.int64)
-    compiled: Any = numba.cfunc(
-        signature, cache=can_cache(formula), error_model="numpy", fastmath=loose
-    )(chosen)
+    compiled: Any = cfunc(signature, cache=can_cache(formula), error_model="numpy", fastmath=loose)(
+        chosen
+    )
     return compiled
 
 
