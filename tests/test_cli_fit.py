@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 import robustfit as rf
-from robustfit import cli
+from robustfit import cli, compat
 from robustfit.cli import _data, _fit, _output, _report
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -107,6 +107,33 @@ def test_fit_options_reach_the_fit(data, frame, capsys):
     assert "scale d" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("like", "options"),
+    [
+        ("matlab", compat.matlab()),
+        ("matlab:welsch", compat.matlab("welsch")),
+        ("gsl:cauchy", compat.gsl("cauchy")),
+        ("mass", compat.mass()),
+        ("robustbase", compat.robustbase()),
+        ("statsmodels:TukeyBiweight", compat.statsmodels("TukeyBiweight")),
+    ],
+)
+def test_fit_like_another_program(like, options, data, frame, capsys):
+    assert cli.main(["fit", data, LINE, "--like", like, "--json"]) == 0
+    found, fit = json.loads(capsys.readouterr().out), rf.fit(LINE, frame, **options)
+    assert found["x"] == fit.x.tolist()
+    assert found["cov"] == fit.cov.tolist()
+
+
+def test_the_example_of_matlab_by_the_command(folder, capsys):
+    cars = json.loads((Path(__file__).parent / "reference" / "carsmall.json").read_text("utf-8"))
+    columns = ["Weight", "Horsepower", "MPG"]
+    pd.DataFrame(cars["rows"], columns=columns).to_csv("cars.csv", index=False)
+    arguments = ["fit", "cars.csv", "MPG ~ Weight + Horsepower", "--like", "matlab", "--json"]
+    assert cli.main(arguments) == 0
+    assert [f"{x:.4f}" for x in json.loads(capsys.readouterr().out)["x"]] == cars["x"]
+
+
 def test_fit_of_standard_input(frame, monkeypatch, capsys):
     stdin(monkeypatch, frame.to_csv(index=False).encode())
     assert cli.main(["fit", "-", LINE]) == 0
@@ -135,6 +162,19 @@ def test_missing_rows_are_refused_or_left_out(frame, capsys):
     found = json.loads(capsys.readouterr().out)
     assert found["nobs"] == 29
     assert found["weights"][7] is None
+
+
+def test_flagged_rows_are_shown_with_the_columns_of_the_formula(folder, capsys):
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame({"e": rng.normal(size=30), "x p": rng.normal(size=30)})
+    table["size"] = 2.0 * table["x p"] + 0.1 * rng.normal(size=30)
+    table.loc[4, "size"] = 50.0
+    table.to_csv("table.csv", index=False)
+    for formula, columns in (("size ~ .", ["e", "x p", "size"]), ("size ~ `x p`", ["x p", "size"])):
+        assert cli.main(["fit", "table.csv", formula, "--outliers"]) == 0
+        lines = capsys.readouterr().out.splitlines()
+        head = next(line for line in lines if line.startswith("row "))
+        assert re.split(r"\s{2,}", head.strip())[6:] == columns
 
 
 def test_files_by_row_and_picture(data, frame, folder, capsys):
@@ -262,6 +302,8 @@ def test_bad_data_is_one_line_and_leaves_no_file(command, table, formula, messag
         (["--efficiency", "2"], "efficiency"),
         (["-c", "1", "--efficiency", "0.9"], "efficiency"),
         (["--method", "mm", "--start", "ols"], "start"),
+        (["--like", "gsl", "--loss", "welsch"], "--like chooses the estimator, so --loss cannot"),
+        (["--like", "mass", "-c", "2"], "so -c cannot be given"),
         (["--groups", "g"], "groups"),
         (["--cov", "cluster"], "groups"),
         (["--groups", "nowhere", "--cov", "cluster"], "names 'nowhere', which is no column"),
@@ -283,7 +325,11 @@ def test_bad_options_are_one_line_and_leave_no_file(options, message, data, fold
 
 
 @pytest.mark.parametrize(
-    "options", [["--start", "x"], ["--scale", "x"], ["--cov", "x"], ["--sep", "ab"], ["--nothing"]]
+    "options",
+    [
+        *(["--start", "x"], ["--scale", "x"], ["--cov", "x"], ["--sep", "ab"], ["--nothing"]),
+        *(["--like", name] for name in ("SAS", "matlab:nothing", "mass:", "gsl:huber:1")),
+    ],
 )
 def test_wrong_usage_is_exit_code_2(options, data, capsys):
     with pytest.raises(SystemExit) as caught:
@@ -439,6 +485,17 @@ def test_report_is_one_page_that_needs_nothing_else(data, folder, capsys):
     assert "row 4" in page.text
     assert "Robust linear fit: converged" in page.text
     assert f"{rf.fit(LINE, _data.read(data)[0]).x[1]:.5g}" in page.text
+
+
+def test_report_tells_the_command_that_makes_it(data, folder, no_pictures):
+    arguments = ["report", data, LINE, "--like", "matlab:huber", "--labels", "name"]
+    assert cli.main(arguments) == 0
+    first = (folder / "report.html").read_text("utf-8")
+    shown = next(line for line in Page(first).text.splitlines() if "robustfit report" in line)
+    again = shlex.split(shown[shown.index("robustfit report") :])[1:]
+    assert again == arguments
+    assert cli.main(again) == 0
+    assert (folder / "report.html").read_text("utf-8") == first
 
 
 def test_report_escapes_what_comes_from_the_data(folder, no_pictures):

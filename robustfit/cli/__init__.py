@@ -6,6 +6,7 @@ solution that it had found.
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
 import warnings
@@ -41,7 +42,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     >>> main(["fit", "nowhere.csv", "y ~ x"])
     2
     """
-    args = parser().parse_args(argv)
+    arguments = sys.argv[1:] if argv is None else list(argv)
+    args = parser().parse_args(arguments, argparse.Namespace(arguments=arguments))
     try:
         with warnings.catch_warnings():
             # What they would say of a fit is in its summary, and in the exit code.

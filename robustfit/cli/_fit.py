@@ -59,11 +59,23 @@ def plot_format(path: str) -> str:
 def fitted(args: argparse.Namespace, frame: Any, **more: Any) -> Any:
     """Return the fit that the arguments ask for."""
     options = {
-        "loss": args.loss, "c": args.c, "efficiency": args.efficiency, "method": args.method,
-        "start": args.start, "scale": args.scale, "ridge": args.ridge, "cov_type": args.cov,
-        "groups": args.groups, "maxiter": args.maxiter, "progress": shows_progress(args, frame),
+        "ridge": args.ridge, "groups": args.groups, "maxiter": args.maxiter,
+        "progress": shows_progress(args, frame),
     }  # fmt: skip
-    return by_formula(args, frame, **options, **more)
+    return by_formula(args, frame, **estimator(args), **options, **more)
+
+
+def estimator(args: argparse.Namespace) -> dict[str, Any]:
+    """Return the options that say which estimator it is: those given, or those of a program."""
+    names = ("loss", "c", "efficiency", "method", "start", "scale", "cov")
+    given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+    if args.like is None:
+        return {"cov_type" if name == "cov" else name: value for name, value in given.items()}
+    if given:
+        name = next(iter(given))
+        option = f"-{name}" if name == "c" else f"--{name}"
+        raise ValueError(f"--like chooses the estimator, so {option} cannot be given with it")
+    return dict(args.like)
 
 
 def by_formula(args: argparse.Namespace, frame: Any, **options: Any) -> Any:
@@ -162,8 +174,9 @@ def flagged(fit: Any, frame: Any, labels: list[str] | None) -> list[tuple[str, .
             found.weight, found.resid, found.leverage, found.distance, found.label, strict=True
         )
         cells = [(f"{w:.3f}", _far(r), f"{h:.3f}", _far(d), t) for w, r, h, d, t in numbers]
-    used = [str(name) for name in frame.columns if str(name) in fit.formula][:_SHOWN]
-    lines: list[tuple[str, ...]] = [(*head, *used)]
+    needed = {*fit._model.response, *fit._model.columns}
+    used = [name for name in frame.columns if name in needed][:_SHOWN]
+    lines: list[tuple[str, ...]] = [(*head, *map(str, used))]
     for i, values in zip(rows, cells, strict=True):
         name = str(i) if labels is None else labels[i]
         lines.append((name, *values, *(brief(frame[column].iloc[i]) for column in used)))

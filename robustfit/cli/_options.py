@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import robustfit
-from robustfit import covariance
+from robustfit import compat, covariance
 from robustfit.cli import _compare, _data, _demo, _fit, _report, _tables
 from robustfit.linear._problem import METHODS, SCALES, STARTS
 
@@ -102,26 +102,44 @@ def _add_data(command: argparse.ArgumentParser) -> None:
 
 def _add_fit(command: argparse.ArgumentParser) -> None:
     group = command.add_argument_group("the estimator")
-    group.add_argument("--loss", default="welsch", help="robustfit losses (default: %(default)s)")
+    group.add_argument("--loss", help="robustfit losses (default: welsch)")
     group.add_argument("-c", type=float, help="tuning constant of the loss")
     group.add_argument("--efficiency", type=float, help="that it is tuned for (default: 0.95)")
     group.add_argument("--method", choices=tuple(METHODS), help="instead of --start and --scale")
     group.add_argument(
-        "--start", type=_start, default="auto", metavar="START",
+        "--start", type=_start, metavar="START",
         help=f"{', '.join(STARTS)}, or coefficients as --start=1,-2.5",
     )  # fmt: skip
     group.add_argument(
-        "--scale", type=_scale, default="auto", metavar="SCALE",
+        "--scale", type=_scale, metavar="SCALE",
         help=f"{', '.join(SCALES)}, or a number",
     )  # fmt: skip
+    group.add_argument("--cov", choices=("auto", *covariance.COV_TYPES),
+                       help="covariance of the coefficients (default: auto)")  # fmt: skip
+    group.add_argument(
+        "--like", type=_like, metavar="PROGRAM",
+        help=f"with the options of {', '.join(compat.__all__)}, in place of the above; also with "
+        "the name of a weight function there, as matlab:welsch",
+    )  # fmt: skip
     group.add_argument("--ridge", type=float, default=0.0, help="penalty (default: none)")
-    group.add_argument("--cov", choices=("auto", *covariance.COV_TYPES), default="auto",
-                       help="covariance of the coefficients (default: %(default)s)")  # fmt: skip
     group.add_argument("--groups", metavar="COLUMN", help="clusters, for --cov cluster")
     group.add_argument("--maxiter", type=int, default=200, help="default: %(default)s")
     group.add_argument("--level", type=float, default=0.95, help="of intervals (default: 0.95)")
     group.add_argument("--progress", action=argparse.BooleanOptionalAction,
                        help="draw a bar (default: on a terminal, for many rows)")  # fmt: skip
+
+
+def _like(text: str) -> dict[str, Any]:
+    """Return the options of a program, or of one of its weight functions."""
+    program, *function = text.split(":", 1)
+    if program not in compat.__all__:
+        raise argparse.ArgumentTypeError(
+            f"must be one of {', '.join(compat.__all__)}, got {program!r}"
+        )
+    try:
+        return dict(getattr(compat, program)(*function))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def _one_letter(text: str) -> str:

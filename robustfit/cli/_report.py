@@ -160,7 +160,7 @@ def _origin(args: argparse.Namespace, name: str, frame: Any) -> Iterable[str]:
     yield _tag("h2", "How this was made")
     rows, columns = frame.shape
     yield _tag("p", f"{name}: {rows} rows, {columns} columns. robustfit {robustfit.__version__}.")
-    yield _tag("pre", f"robustfit report {shlex.quote(args.data)} {shlex.quote(args.formula)}")
+    yield _tag("pre", f"robustfit {shlex.join(args.arguments)}")
 
 
 # -- HTML ------------------------------------------------------------------------------------

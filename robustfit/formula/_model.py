@@ -39,14 +39,15 @@ class Model:
         As it was given.
     spec : ModelSpec
         formulaic's description of the right-hand side.
-    columns : tuple of str
-        The columns of data that the right-hand side needs.
+    response, columns : tuple of str
+        The columns of data that the left-hand and the right-hand side need.
     context : mapping
         What else the formula may refer to.
     """
 
     formula: str
     spec: ModelSpec
+    response: tuple[str, ...]
     columns: tuple[str, ...]
     context: Mapping[str, Any]
 
@@ -147,7 +148,8 @@ def build(
             f"formula must have one response of numbers, and the left side of {parsed.text!r} "
             f"gives {', '.join(map(str, found.lhs.model_spec.column_names))}"
         )
-    model = Model(parsed.text, found.rhs.model_spec, parsed.right, dict(context))
+    spec = found.rhs.model_spec
+    model = Model(parsed.text, spec, parsed.left, parsed.right, dict(context))
     if not model.names:
         raise ValueError(f"formula must have a term, got {parsed.text!r}")
     # Booleans, where they are all there is.
