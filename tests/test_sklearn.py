@@ -14,7 +14,7 @@ from sklearn.exceptions import ConvergenceWarning as SklearnConvergenceWarning
 from sklearn.linear_model import HuberRegressor, Ridge
 from sklearn.model_selection import GridSearchCV, KFold, cross_val_score
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import RobustScaler
+from sklearn.preprocessing import OneHotEncoder, RobustScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import robustfit as rf
@@ -247,6 +247,22 @@ def test_sparse_features_with_several_outputs():
     np.testing.assert_allclose(found.predict(sparse.csr_array(X)), dense.predict(X), rtol=1e-8)
     np.testing.assert_allclose(found.weights_, dense.weights_, atol=1e-8)
     np.testing.assert_allclose(found.result_[1].x, found.result_.x[:, 1], rtol=1e-12)
+
+
+def test_sparse_columns_of_factors_in_a_pipeline():
+    rng = np.random.default_rng(7)
+    X = rng.integers(0, 5, (200, 2))
+    y = X[:, 0] + 2.0 * (X[:, 1] == 3) + 0.1 * rng.normal(size=200)
+    y[:15] += 50.0
+    whole, less, dense = (
+        make_pipeline(OneHotEncoder(**options), RobustRegressor("tukey", start="ols")).fit(X, y)
+        for options in ({}, {"drop": "first"}, {"drop": "first", "sparse_output": False})
+    )
+    # All columns of a factor add up to the intercept: predictions are determined, no coefficients.
+    for model in (whole, less):
+        np.testing.assert_allclose(model.predict(X), dense.predict(X), atol=1e-8)
+    assert np.all(np.isnan(whole[-1].result_.bse))
+    np.testing.assert_allclose(less[-1].result_.bse, dense[-1].result_.bse, rtol=1e-6)
 
 
 def test_sparse_features_are_never_made_dense():
