@@ -1,5 +1,6 @@
 """`robustfit fit`, `compare` and `report`: what they read, say and write, and their errors."""
 
+import gzip
 import html.parser
 import io
 import json
@@ -68,6 +69,14 @@ def test_every_kind_of_table_is_the_same(frame, monkeypatch):
     for read, _ in found:
         pd.testing.assert_frame_equal(read, frame)
     assert [name for _, name in found][-1] == "standard input"
+
+
+def test_separators_of_csv_are_told_by_the_header(frame):
+    for sep in ",;\t":
+        frame.rename(columns={"name": "a, b; c"}).to_csv("a.csv", index=False, sep=sep)
+        found, _ = _data.read("a.csv")
+        assert list(found) == ["x", "y", "a, b; c"]
+        assert found["y"].equals(frame["y"])
 
 
 def test_shipped_sets_are_known_by_name_unless_there_is_a_file(frame):
@@ -248,6 +257,7 @@ TABLES = {
     "missing": "x,y\n" + "".join(f",{i}\n" for i in range(20)),
     "long": "x,y\n1,2,3\n4,5,6\n",
     "ragged": "x,y\n1,2\n1,2,3\n",
+    "twice": "x,y,x\n" + "".join(f"{i},{2 * i + i % 3},{i % 5}\n" for i in range(20)),
 }
 GOOD = "x,y,none\n" + "".join(f"{i},{2 * i + i % 3},\n" for i in range(20))
 
@@ -266,6 +276,7 @@ GOOD = "x,y,none\n" + "".join(f"{i},{2 * i + i % 3},\n" for i in range(20))
         ("missing", LINE, "column 'x' is missing or infinite in 20 of 20 rows"),
         ("long", LINE, "more values than the header has names"),
         ("ragged", LINE, "Expected 2 fields in line 3, saw 3"),
+        ("twice", LINE, "twice.csv cannot be read as a table: two columns have the name 'x'"),
         ("good", "y ~ z", "names 'z', which is no column of data"),
         ("good", "y ~ x +", "formula 'y ~ x +'"),
         ("good", "y ~ (x", "formula 'y ~ (x'"),
@@ -342,11 +353,15 @@ def test_files_that_are_no_tables(folder, capsys):
     (folder / "bytes.csv").write_bytes(b"x,y\n\xff\xfe,1\n")
     (folder / "bad.parquet").write_bytes(b"PAR1 and no more")
     (folder / "bad.csv.gz").write_bytes(b"not compressed")
+    (folder / "cut.csv.gz").write_bytes(gzip.compress(b"x,y\n1,2\n")[:-12])
+    (folder / "bad.csv.xz").write_bytes(b"not compressed")
     (folder / "folder.csv").mkdir()
     for name, message in (
         ("bytes.csv", "is not text in UTF-8"),
         ("bad.parquet", "cannot be read as Parquet"),
-        ("bad.csv.gz", "cannot be read"),
+        ("bad.csv.gz", "cannot read bad.csv.gz"),
+        ("cut.csv.gz", "cannot read cut.csv.gz"),
+        ("bad.csv.xz", "cannot read bad.csv.xz"),
         ("folder.csv", "Is a directory"),
     ):
         assert cli.main(["fit", name, LINE]) == 2

@@ -1,5 +1,7 @@
 """Fits by formula: the design against one written by hand, frames, missing rows, hypotheses."""
 
+import datetime as dt
+import decimal
 import pickle
 
 import narwhals as nw
@@ -403,3 +405,70 @@ def test_warnings_are_those_of_irls_and_inputs_are_not_modified():
         rf.fit("y ~ x1 + {2 * x1}", PANDAS)
     assert caught[0].filename == __file__
     pd.testing.assert_frame_equal(PANDAS, before)
+
+
+def test_what_pandas_aligns_is_refused_where_the_index_is_another():
+    other = PANDAS["x2"].sort_index(ascending=False)
+    with pytest.raises(ValueError, match="offset has another index than data"):
+        rf.fit("y ~ x1", PANDAS, "linear", offset=other)
+    with pytest.raises(ValueError, match="column 'x2' has another index than 'y'"):
+        rf.fit("y ~ x2", {"y": PANDAS["y"], "x2": other}, "linear")
+    fit = rf.fit("y ~ x1", PANDAS, "linear", offset=PANDAS["x2"])
+    assert np.array_equal(fit.x, rf.fit("y ~ x1", POLARS, "linear", offset=COLUMNS["x2"]).x)
+    parts = rf.fit("y ~ x1", {"y": PANDAS["y"], "x1": PANDAS["x1"]}, "linear")
+    assert parts.rows().index.equals(PANDAS.index)
+
+
+def test_masked_values_are_missing():
+    mask = np.arange(N) < 3
+    columns = {**COLUMNS, "x1": np.ma.array(COLUMNS["x1"], mask=mask)}
+    with pytest.raises(ValueError, match="column 'x1' is missing or infinite in 3 of 60"):
+        rf.fit("y ~ x1", columns, "linear")
+    of_rest = rf.fit("y ~ x1", PANDAS[~mask], "linear")
+    for data, weights in ((columns, None), (COLUMNS, np.ma.array(np.ones(N, int), mask=mask))):
+        fit = rf.fit("y ~ x1", data, "linear", freq_weights=weights, nan_policy="omit")
+        assert np.allclose(fit.x, of_rest.x, rtol=1e-12)
+
+
+def test_columns_by_name_keep_their_levels():
+    levels = pd.Categorical(COLUMNS["g"], ["c", "zz", "a", "b"])
+    assert rf.fit("y ~ g", {**COLUMNS, "g": levels}).names == ("Intercept", "g[T.a]", "g[T.b]")
+
+
+def test_decimals_are_numbers_and_names_need_not_be_text():
+    rounded = COLUMNS["x1"].round(3)
+    frame = pd.DataFrame({"y": COLUMNS["y"], 7: [decimal.Decimal(f"{v:.3f}") for v in rounded]})
+    fit = rf.fit("y ~ .", frame, "linear")
+    assert fit.names == ("Intercept", "7")
+    assert np.array_equal(fit.x, rf.fit("y ~ x", {"y": COLUMNS["y"], "x": rounded}, "linear").x)
+    assert np.allclose(fit.predict(frame), fit.fittedvalues)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (pl.Series([[1.0, 2.0]] * N), r"column 'q' holds List"),
+        (pl.Series([dt.time(i % 24) for i in range(N)]), r"holds datetime.time\(0, 0\), wh"),
+        (pd.period_range("2020", periods=N, freq="M"), r"column 'q' holds Period"),
+        (COLUMNS["x1"] + 1j, "must give real numbers, got complex"),
+    ],
+    ids=["list", "time", "period", "complex"],
+)
+def test_columns_that_are_neither_numbers_nor_text(values, message):
+    polars = isinstance(values, pl.Series)
+    frame = POLARS.with_columns(q=values) if polars else PANDAS.assign(q=values)
+    with pytest.raises(ValueError, match=message):
+        rf.fit("y ~ x1 + q", frame)
+
+
+def test_predict_refuses_other_kinds_and_lengths():
+    fit = rf.fit("y ~ x1 + `a b` + log(w)", PANDAS, "linear", offset="x2")
+    row = {"x1": [1.0], "a b": [1.0], "w": [1.0], "x2": [0.0]}
+    for name, value in (("x1", "1"), ("a b", "?"), ("x1", pd.Timestamp(0))):
+        with pytest.raises(ValueError, match=f"column '{name}' must hold numbers, as in the fit"):
+            fit.predict({**row, name: [value]})
+    with pytest.raises(ValueError, match=r"offset must be a column of numbers or have shape \(1,"):
+        fit.predict(row, offset=[1.0, 2.0])
+    with pytest.raises(ValueError, match=r"var_weights must be a column of numbers or have shape"):
+        fit.predict(row, interval="prediction", var_weights=[1.0, 2.0])
+    assert np.isclose(fit.predict(row, offset=2.0), fit.predict(row) + 2.0)

@@ -5,9 +5,14 @@ Nothing that is read is run: cells are numbers or text. No address is opened, on
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import io
+import lzma
+import re
 import sys
 import warnings
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +22,7 @@ _KINDS = {
     ".csv": "csv", ".txt": "csv", ".tsv": "tsv", ".tab": "tsv", ".parquet": "parquet",
     ".pq": "parquet",
 }  # fmt: skip
-_COMPRESSED = {".gz": "gzip", ".bz2": "bz2", ".xz": "xz"}
+_UNPACK = {".gz": gzip.decompress, ".bz2": bz2.decompress, ".xz": lzma.decompress}
 _PARQUET = b"PAR1"
 KINDS = ("csv", "tsv", "parquet")
 
@@ -46,17 +51,16 @@ def read(
     """
     path = Path(source)
     if source == "-":
-        content, name, compression = sys.stdin.buffer.read(), "standard input", None
+        content, name = sys.stdin.buffer.read(), "standard input"
     elif not path.exists() and source in datasets.names():
         return _shipped(source), source
     else:
         content, name = _content(path, source), path.name
-        compression = _COMPRESSED.get(path.suffix.lower())
-        ending = Path(path.stem).suffix if compression else path.suffix
+        ending = Path(path.stem).suffix if path.suffix.lower() in _UNPACK else path.suffix
         kind = kind or _KINDS.get(ending.lower())
     if not content.strip():
         raise ValueError(f"{name} is empty")
-    frame = _parse(content, name, kind, sep, decimal, compression)
+    frame = _parse(content, name, kind, sep, decimal)
     if frame.shape[0] == 0:
         raise ValueError(f"{name} has a header but no rows")
     return frame, name
@@ -64,7 +68,7 @@ def read(
 
 def _content(path: Path, source: str) -> bytes:
     try:
-        return path.read_bytes()
+        return _UNPACK.get(path.suffix.lower(), bytes)(path.read_bytes())
     except FileNotFoundError as error:
         raise OSError(
             f"there is no file {source}, and no shipped data set of that name "
@@ -72,6 +76,8 @@ def _content(path: Path, source: str) -> bytes:
         ) from error
     except OSError as error:
         raise OSError(f"cannot read {source}: {error.strerror or error}") from error
+    except (EOFError, ValueError, zlib.error, lzma.LZMAError) as error:
+        raise OSError(f"cannot read {source}: {error}") from error
 
 
 def _shipped(name: str) -> Any:
@@ -80,23 +86,23 @@ def _shipped(name: str) -> Any:
     return pd.DataFrame(datasets.load(name).columns)
 
 
-def _parse(
-    content: bytes, name: str, kind: str | None, sep: str | None, decimal: str, compression: Any
-) -> Any:
+def _parse(content: bytes, name: str, kind: str | None, sep: str | None, decimal: str) -> Any:
     import pandas as pd
 
     if kind == "parquet" or (kind is None and content.startswith(_PARQUET)):
         return _parquet(content, name)
     if sep is None:
-        sep = "\t" if kind == "tsv" else "," if kind == "csv" else _separator(content)
+        sep = "\t" if kind == "tsv" else _separator(content)
+    options: dict[str, Any] = {
+        "sep": sep, "encoding": "utf-8-sig", "index_col": False, "skipinitialspace": True,
+    }  # fmt: skip
     try:
         with warnings.catch_warnings():
             # Rows longer than the header would lose their end.
             warnings.simplefilter("error", pd.errors.ParserWarning)
-            return pd.read_csv(
-                io.BytesIO(content), sep=sep, decimal=decimal, encoding="utf-8-sig",
-                index_col=False, low_memory=False, skipinitialspace=True, compression=compression,
-            )  # fmt: skip
+            head = pd.read_csv(io.BytesIO(content), header=None, nrows=1, dtype=str, **options)
+            _refuse_twice(head.iloc[0].dropna().tolist())
+            return pd.read_csv(io.BytesIO(content), decimal=decimal, low_memory=False, **options)
     except UnicodeDecodeError as error:
         raise ValueError(f"{name} is not text in UTF-8: {error.reason}") from error
     except pd.errors.ParserWarning as error:
@@ -105,16 +111,22 @@ def _parse(
         pd.errors.ParserError,
         pd.errors.EmptyDataError,
         ValueError,
-        OSError,
-        EOFError,
     ) as error:
         text = " ".join(str(error).removeprefix("Error tokenizing data. C error: ").split())
         raise ValueError(f"{name} cannot be read as a table: {text}") from error
 
 
+def _refuse_twice(names: list[str]) -> None:
+    """Raise a ValueError where two columns have one name: the second would get another."""
+    twice = next((name for i, name in enumerate(names) if name in names[:i]), None)
+    if twice is not None:
+        raise ValueError(f"two columns have the name {twice!r}")
+
+
 def _separator(content: bytes) -> str:
-    """Return the separator that is most frequent in the first line."""
-    first = content.lstrip(b"\xef\xbb\xbf\r\n").partition(b"\n")[0]
+    """Return the separator that is most frequent in the first line, outside of quotes."""
+    first = re.split(rb"[\r\n]", content.lstrip(b"\xef\xbb\xbf\r\n"), maxsplit=1)[0]
+    first = re.sub(rb'"[^"]*"', b"", first)
     return max((",", "\t", ";"), key=lambda mark: first.count(mark.encode()))
 
 

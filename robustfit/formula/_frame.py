@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from decimal import Decimal
+from numbers import Real
 from typing import Any
 
 import narwhals.stable.v2 as nw
@@ -91,8 +93,13 @@ class Frame:
             return pd.Categorical(found, [level for level in _levels(column) if level in present])
         if dtype.is_temporal():
             return column.to_numpy()[keep]
+        if dtype.is_nested():
+            raise ValueError(f"column {name!r} holds {dtype}, which is neither numbers nor text")
         found = np.asarray(column.to_list(), dtype=object)[keep]
-        return pd.Series(found).infer_objects().to_numpy()
+        inferred = pd.Series(found).infer_objects().to_numpy()
+        if inferred.dtype == object and all(isinstance(v, Decimal | Real) for v in found):
+            return inferred.astype(np.float64)
+        return inferred
 
     def table(self, names: Iterable[str], keep: Flags | slice) -> pd.DataFrame:
         """Return some rows of some columns, none of them missing."""
@@ -110,9 +117,11 @@ def _eager(data: Any) -> Any:
     """Return data as a narwhals frame."""
     try:
         if isinstance(data, Mapping):
-            data = pd.DataFrame({name: np.asarray(column) for name, column in data.items()})
+            data = _from_columns(data)
         elif isinstance(data, np.ndarray) and data.dtype.names:
             data = pd.DataFrame.from_records(data)
+        if isinstance(data, pd.DataFrame) and not all(isinstance(n, str) for n in data.columns):
+            data = data.set_axis([str(name) for name in data.columns], axis=1)
         return nw.from_native(data, eager_only=True)
     except (TypeError, ValueError) as error:
         kind = TypeError if isinstance(error, TypeError) else ValueError
@@ -120,6 +129,23 @@ def _eager(data: Any) -> Any:
             "data must be a data frame in memory (pandas, polars, PyArrow) or a mapping of "
             f"columns of one length, got {type(data).__name__}: {' '.join(str(error).split())}"
         ) from error
+
+
+def _from_columns(data: Mapping[Any, Any]) -> pd.DataFrame:
+    """Return columns as a frame, with the index that those of pandas have in common."""
+    series = {name: values for name, values in data.items() if isinstance(values, pd.Series)}
+    index = next((values.index for values in series.values()), None)
+    for name, values in series.items():
+        if not values.index.equals(index):
+            raise ValueError(f"column {name!r} has another index than {next(iter(series))!r}")
+    return pd.DataFrame({name: _column(values) for name, values in data.items()}, index=index)
+
+
+def _column(values: Any) -> Any:
+    """Return a column without its index, with its mask or its levels."""
+    if isinstance(values, pd.Series):
+        return values.array
+    return values if isinstance(values, pd.Categorical | np.ma.MaskedArray) else np.asarray(values)
 
 
 def _levels(column: Any) -> list[Any]:
@@ -135,6 +161,14 @@ def _levels(column: Any) -> list[Any]:
 def row_values(values: Any, argument: str, frame: Frame | None) -> Any:
     """Return one value per row: those of a column, or those given; NaN where there is none."""
     if not isinstance(values, str):
+        index = None if frame is None else frame.library.index
+        if isinstance(values, pd.Series) and not (index is None or values.index.equals(index)):
+            raise ValueError(
+                f"{argument} has another index than data; give it the index of data, or "
+                "an array in the order of the rows"
+            )
+        if isinstance(values, np.ma.MaskedArray) and values.dtype.kind in "fiub":
+            return np.ma.filled(np.ma.asarray(values, dtype=np.float64), np.nan)
         return np.asarray(values)
     if frame is None:
         raise ValueError(f"{argument}={values!r} names a column, and there is no frame")

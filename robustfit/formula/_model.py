@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -78,9 +79,22 @@ class Model:
             return A
         table = frame.table(self.columns, keep)
         self._refuse_new_levels(table, np.flatnonzero(keep))
+        self._refuse_other_kinds(table)
         with _explained(self.formula):
-            A[keep] = self.spec.get_model_matrix(table, context=self.context, **_OPTIONS)
+            found = self.spec.get_model_matrix(table, context=self.context, **_OPTIONS)
+        A[keep] = _real(found, self.formula)
         return A
+
+    def _refuse_other_kinds(self, table: pd.DataFrame) -> None:
+        """Raise a ValueError that names a column of numbers in the fit which holds none here."""
+        for factor, (kind, _) in self.spec.encoder_state.items():
+            name = str(factor).strip("`")
+            if kind is not Factor.Kind.NUMERICAL or name not in table.columns:
+                continue
+            if not pd.api.types.is_numeric_dtype(table[name]):
+                raise ValueError(
+                    f"column {name!r} must hold numbers, as in the fit, got {table[name].iloc[0]!r}"
+                )
 
     def _refuse_new_levels(self, table: pd.DataFrame, rows: NDArray[np.intp]) -> None:
         """Raise a ValueError that names a column with levels the fit has not seen."""
@@ -152,8 +166,14 @@ def build(
     model = Model(parsed.text, spec, parsed.left, parsed.right, dict(context))
     if not model.names:
         raise ValueError(f"formula must have a term, got {parsed.text!r}")
-    # Booleans, where they are all there is.
-    return model, np.asarray(found.rhs, dtype=np.float64), response[:, 0].astype(np.float64)
+    return model, _real(found.rhs, parsed.text), _real(response[:, 0], parsed.text)
+
+
+def _real(values: Any, formula: str) -> Array:
+    """Return what a formula gives as floats, from booleans too, and refuse complex numbers."""
+    if np.iscomplexobj(values):
+        raise ValueError(f"formula {formula!r} must give real numbers, got complex ones")
+    return np.asarray(values, dtype=np.float64)
 
 
 def _used(side: Any, frame: Frame, context: Mapping[str, Any], text: str) -> tuple[str, ...]:
@@ -208,8 +228,14 @@ def _refuse_text_numbers(parsed: Parsed, table: pd.DataFrame, rows: NDArray[np.i
             raise ValueError(
                 f"column {name!r} holds dates; turn them into numbers, or use C({name})"
             )
-        if not (pd.api.types.is_object_dtype(column) or pd.api.types.is_string_dtype(column)):
+        if pd.api.types.is_numeric_dtype(column) or isinstance(column.dtype, pd.CategoricalDtype):
             continue
+        other = next((value for value in column if not isinstance(value, str | Real)), None)
+        if other is not None:
+            raise ValueError(
+                f"column {name!r} holds {other!r}, which is neither a number nor text; "
+                f"C({name}) would take the values for levels"
+            )
         text = pd.to_numeric(column, errors="coerce").isna().to_numpy()
         if 2 * int(np.sum(text)) > len(text) and name not in parsed.left:
             continue

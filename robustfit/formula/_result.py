@@ -94,7 +94,7 @@ class FormulaResult(FitResult):
         design = np.atleast_2d(matrix(A, "A")) if frame is None else self._model.design(frame)
         count = len(design)
         if var_weights is not None:
-            var_weights = np.broadcast_to(row_values(var_weights, "var_weights", frame), (count,))
+            var_weights = _of_new_rows(var_weights, "var_weights", frame, count)
         if offset is None and self._offset is not None:
             if frame is None or self._offset_column is None:
                 raise ValueError("the fit had an offset, so predict needs one, got offset=None")
@@ -109,7 +109,7 @@ class FormulaResult(FitResult):
         out = np.where(complete if interval is None else complete[:, None], mean, np.nan)
         if offset is not None:
             # Transposed, so that it is added to the limits, too.
-            out = (out.T + row_values(offset, "offset", frame)).T
+            out = (out.T + _of_new_rows(offset, "offset", frame, count)).T
         return out
 
     # -- hypotheses by name -----------------------------------------------------------------
@@ -255,6 +255,17 @@ class FormulaResult(FitResult):
         (title, *head), columns, rows = super()._table(level)
         offset = "" if self._offset is None else f", offset {self._offset_column or 'given'}"
         return [title, f"formula {self.formula}{offset}", *head], columns, rows
+
+
+def _of_new_rows(values: Any, argument: str, frame: Frame | None, count: int) -> Array:
+    """Return a value for each new row, of one number too."""
+    found = np.asarray(row_values(values, argument, frame))
+    if found.shape not in ((), (count,)) or found.dtype.kind not in "fiub":
+        raise ValueError(
+            f"{argument} must be a column of numbers or have shape ({count},) like the new rows, "
+            f"got shape {found.shape}, dtype {found.dtype}"
+        )
+    return np.broadcast_to(found.astype(np.float64), (count,))
 
 
 def _by_name(R: Any) -> bool:
