@@ -17,8 +17,11 @@ import numba
 from numba.core import sigutils
 from numba.core.caching import FunctionCache, IndexDataCacheFile, NullCache
 from numba.core.ccallback import CFunc
+from numba.core.registry import CPUDispatcher
+from numba.extending import register_jitable
 
 Decorator = Callable[[Callable[..., Any]], Any]
+_BARE = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 _DIGEST = hashlib.sha256().digest_size
 
 
@@ -36,6 +39,26 @@ def jit(*signatures: Any, cache: bool = True, **options: Any) -> Decorator:
         return dispatcher
 
     return decorate
+
+
+def inner(**options: Any) -> Decorator:
+    """Return the decorator of functions that compiled code alone calls; else they are Python's.
+
+    They lack the wrappers for calls from Python, which take as long to compile as they do.
+    """
+
+    def decorate(function: Callable[..., Any]) -> Any:
+        dispatcher: Any = _Inner(function, targetoptions={"nopython": True, **_BARE, **options})
+        dispatcher._cache = _cache(function)
+        return dispatcher
+
+    return decorate
+
+
+def jitable(**options: Any) -> Decorator:
+    """Return `numba.extending.register_jitable` with these options, without needless wrappers."""
+    decorator: Decorator = register_jitable(**_BARE, **options)
+    return decorator
 
 
 def vectorize(*signatures: str, cache: bool = True) -> Decorator:
@@ -72,6 +95,11 @@ def _cache(function: Callable[..., Any]) -> Any:
         return _Cache(function)
     except (RuntimeError, OSError):  # There is no place for its files.
         return NullCache()
+
+
+class _Inner(CPUDispatcher):
+    def __call__(self, *args: Any) -> Any:
+        return self.py_func(*args)
 
 
 class _Cache(FunctionCache):

@@ -10,11 +10,12 @@ import math
 from typing import Any
 
 import numpy as np
-from numba.extending import register_jitable
 
-_inline = register_jitable(forceinline=True)
+from robustfit._jit import jitable
+
+_inline = jitable(forceinline=True)
 # A product and a sum may become one operation, which is faster and rounds less.
-_contracted = register_jitable(forceinline=True, fastmath={"contract"})
+_contracted = jitable(forceinline=True, fastmath={"contract"})
 
 LOG2_E = 1.4426950408889634
 # ln 2 in two parts: the first has 32 trailing zero bits, so k * LN2_HIGH is exact.

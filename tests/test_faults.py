@@ -290,6 +290,15 @@ def test_without_a_place_for_a_cache_there_is_none(build, kind, tmp_path, monkey
     assert not cached(tmp_path, ".nbi", ".nbc")
 
 
+def test_a_function_without_wrappers_runs_from_python_too(monkeypatch, tmp_path):
+    monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path))
+    double = _jit.inner(nogil=True)(lambda x: 2 * x)
+    assert _jit.jit(cache=False)(lambda x: double(x) + 0.5)(4.0) == 8.5
+    assert double.signatures
+    assert double(4.0) == 8.0
+    assert double("a") == "aa"
+
+
 def test_a_full_disk_is_no_error(build, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")

@@ -7,17 +7,16 @@ functions are compiled once and called, not inlined: they are the same for every
 import math
 from typing import Any
 
-from numba.extending import register_jitable
-
 from robustfit import _scalar
-from robustfit._jit import jit
+from robustfit._jit import inner, jit, jitable
 from robustfit.losses._compiled import source_stamp
 
 # Rows of which the loops keep a product in the first-level cache.
 BLOCK = 256
 
 _jit = jit(nogil=True, error_model="numpy")
-_contracted = jit(nogil=True, error_model="numpy", fastmath={"contract"})
+_inner = inner(nogil=True, error_model="numpy")
+_contracted = inner(nogil=True, error_model="numpy", fastmath={"contract"})
 
 # Columns of so many rows are short.
 _SHORT = 128
@@ -26,7 +25,7 @@ _SHORT = 128
 _SMALL_PIVOT = 1e-13
 
 
-@register_jitable(fastmath={"reassoc", "contract"})
+@jitable(fastmath={"reassoc", "contract"})
 def dot(a: Any, b: Any) -> Any:
     """Return the sum of a[i] b[i]; its order is the compiler's."""
     out = 0.0
@@ -35,7 +34,7 @@ def dot(a: Any, b: Any) -> Any:
     return out
 
 
-@register_jitable
+@jitable()
 def part(values: Any, low: Any, count: Any, out: Any) -> None:
     """Copy `count` values from `low` on, and zeros after them."""
     for i in range(count):
@@ -57,7 +56,7 @@ def residuals(At: Any, b: Any, x: Any, r: Any) -> None:
             r[i] -= column[i] * xj
 
 
-@register_jitable(fastmath={"reassoc", "contract"})
+@jitable(fastmath={"reassoc", "contract"})
 def _nine(T: Any, At: Any, first: Any, low: Any, m: Any, S: Any) -> None:
     """Set S to the products of the rows of T with three rows of At, of m columns from `low`."""
     # Nine sums at a time need six loads for nine multiplications; one at a time needs two each.
@@ -84,7 +83,7 @@ def _nine(T: Any, At: Any, first: Any, low: Any, m: Any, S: Any) -> None:
     S[2, 0], S[2, 1], S[2, 2] = s20, s21, s22
 
 
-@register_jitable(fastmath={"reassoc", "contract"})
+@jitable(fastmath={"reassoc", "contract"})
 def _one(w: Any, At: Any, j: Any, k: Any, low: Any, m: Any) -> Any:
     """Return the weighted product of two rows of At, of m columns from `low`."""
     a, b, v = At[j, low:], At[k, low:], w[low:]
@@ -94,7 +93,7 @@ def _one(w: Any, At: Any, j: Any, k: Any, low: Any, m: Any) -> Any:
     return out
 
 
-@_jit
+@_inner
 def add_gram(At: Any, w: Any, low: Any, m: Any, T: Any, S: Any, G: Any) -> None:
     """Add A'WA of m <= BLOCK rows from `low` on to the lower triangle of G.
 
@@ -123,7 +122,7 @@ def add_gram(At: Any, w: Any, low: Any, m: Any, T: Any, S: Any, G: Any) -> None:
                         G[first + l, other + q] += S[l, q]
 
 
-@_jit
+@_inner
 def gram(At: Any, w: Any, T: Any, S: Any, G: Any) -> None:
     """Set the lower triangle of G to A'WA; T (3, BLOCK) and S (3, 3) are scratch."""
     p, n = len(G), len(w)
@@ -162,7 +161,7 @@ def row_largest(A: Any, top: Any, defect: Any) -> None:
                 defect[j] += a - a
 
 
-@_jit
+@_inner
 def gradient(At: Any, w: Any, r: Any, t: Any, g: Any) -> None:
     """Set g to A'Wr; t is scratch of the length of r."""
     for i in range(len(r)):
@@ -171,7 +170,7 @@ def gradient(At: Any, w: Any, r: Any, t: Any, g: Any) -> None:
         g[j] = dot(t, At[j])
 
 
-@_jit
+@_inner
 def cholesky(G: Any, L: Any) -> Any:
     """Factor the lower triangle of G; return whether G is clearly positive definite.
 
@@ -194,7 +193,7 @@ def cholesky(G: Any, L: Any) -> Any:
     return positive
 
 
-@_jit
+@_inner
 def cholesky_solve(L: Any, g: Any, d: Any) -> None:
     """Set d to the solution of L L' d = g."""
     p = len(g)

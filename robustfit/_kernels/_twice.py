@@ -3,14 +3,13 @@
 from typing import Any
 
 import numpy as np
-from numba.extending import register_jitable
 
-from robustfit._jit import jit
+from robustfit._jit import jit, jitable
 
 _jit = jit(error_model="numpy")
 
 
-@register_jitable(forceinline=True)
+@jitable(forceinline=True)
 def _two_sum(a: Any, b: Any) -> Any:
     """Return (a + b, its rounding error); Knuth."""
     total = a + b
@@ -18,14 +17,14 @@ def _two_sum(a: Any, b: Any) -> Any:
     return total, (a - (total - z)) + (b - z)
 
 
-@register_jitable(forceinline=True)
+@jitable(forceinline=True)
 def _split(a: Any) -> Any:
     t = 134217729.0 * a
     high = t - (t - a)
     return high, a - high
 
 
-@register_jitable(forceinline=True)
+@jitable(forceinline=True)
 def _two_product(a: Any, b: Any) -> Any:
     """Return (a b, its rounding error); Dekker and Veltkamp."""
     product = a * b

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from robustfit._jit import inner
 from robustfit._kernels import _dense
 from robustfit._kernels._loss import CURVE, WEIGHT, values
 from robustfit.losses._compiled import kernels
@@ -30,10 +31,10 @@ _QUARTILE = 0.6744897501960817
 # The best is known when the last step of each, in standard errors, and the last change of the scale
 # are so small: the error of the scale is about the square of the second, and of the first over n.
 _LOOSE, _LOOSE_SCALE = 1e-2, 1e-3
-_jit = kernels(_s_kernels.STAMP)
+_jit, _inner = kernels(_s_kernels.STAMP), kernels(_s_kernels.STAMP, build=inner)
 
 
-@_jit
+@_inner
 def _regular(L: Any, G: Any) -> Any:
     """Return whether no pivot of the factor L of G is small."""
     for j in range(len(L)):
@@ -42,7 +43,7 @@ def _regular(L: Any, G: Any) -> Any:
     return True
 
 
-@_jit
+@_inner
 def _length(L: Any, d: Any) -> Any:
     """Return sqrt(d' L L' d)."""
     out = 0.0
@@ -54,7 +55,7 @@ def _length(L: Any, d: Any) -> Any:
     return math.sqrt(out)
 
 
-@_jit
+@_inner
 def _slack(f: Any) -> Any:
     """Return half of the sum of f, and what rounding of partial sums may add to it."""
     total, least = 0.0, math.inf
@@ -65,7 +66,7 @@ def _slack(f: Any) -> Any:
     return 0.5 * total, min(2.2e-16 * len(f) * 0.5 * total, 0.25 * least)
 
 
-@_jit
+@_inner
 def _mad(At: Any, r: Any, f: Any, half: Any, slack: Any, a: Any, q: Any, v: Any) -> Any:
     """Return the MAD about zero and set v to its gradient in x; a and q are scratch."""
     low = _subsets.upper_quantile(r, f, half + slack, a, q)
@@ -90,7 +91,7 @@ def _mad(At: Any, r: Any, f: Any, half: Any, slack: Any, a: Any, q: Any, v: Any)
     return 0.5 * (low + high) / _QUARTILE
 
 
-@_jit
+@_inner
 def _least_squares(
     At: Any, b: Any, f: Any, x: Any, r: Any, t: Any, G: Any, L: Any, T: Any, S: Any, g: Any, d: Any
 ) -> Any:

@@ -14,10 +14,10 @@ from collections.abc import Callable
 from typing import Any, ClassVar, Literal, Self, cast
 
 import numpy as np
-from numba.extending import register_jitable
 from numpy.typing import ArrayLike, NDArray
 
 from robustfit import _checks, _scalar
+from robustfit._jit import jitable
 from robustfit._namespace import Torch, as_float, is_tensor
 from robustfit.losses import _compiled, _tuning
 
@@ -34,7 +34,7 @@ _TINY = 1e-18
 _HUGE = 1e37
 
 
-@register_jitable(forceinline=True)
+@jitable(forceinline=True)
 def rho(rho1: Any, u: Any, c: Any, m: Any, *shape: Any) -> Any:
     """Return c**2 rho1(u / c), NaN where u is NaN."""
     v = u / c
@@ -43,13 +43,13 @@ def rho(rho1: Any, u: Any, c: Any, m: Any, *shape: Any) -> Any:
     return m.where(u == u, value, u)
 
 
-@register_jitable(forceinline=True)
+@jitable(forceinline=True)
 def weight(weight1: Any, u: Any, c: Any, m: Any, *shape: Any) -> Any:
     """Return weight1(u / c), NaN where u is NaN."""
     return m.where(u == u, weight1(u / c, m, *shape), u)
 
 
-@register_jitable(forceinline=True)
+@jitable(forceinline=True)
 def psi(weight1: Any, u: Any, c: Any, m: Any, *shape: Any) -> Any:
     """Return u weight1(u / c), at infinity its value far out."""
     far = m.minimum(m.maximum(u, -_HUGE), _HUGE)
@@ -57,7 +57,7 @@ def psi(weight1: Any, u: Any, c: Any, m: Any, *shape: Any) -> Any:
     return m.where(u == u, t * weight1(t / c, m, *shape), u)
 
 
-@register_jitable(forceinline=True)
+@jitable(forceinline=True)
 def dpsi(dpsi1: Any, u: Any, c: Any, m: Any, *shape: Any) -> Any:
     """Return dpsi1(u / c), NaN where u is NaN."""
     return m.where(u == u, dpsi1(u / c, m, *shape), u)

@@ -7,10 +7,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
 
-from numba.extending import register_jitable
-
 from robustfit import _scalar
-from robustfit._jit import jit, vectorize
+from robustfit._jit import Decorator, jit, jitable, vectorize
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -23,7 +21,7 @@ def ufunc(
     m: ModuleType,
 ) -> Any:
     """Return ``scaled(formula, u, c, m, *shape)`` as a Numba ufunc of (u, c)."""
-    register_jitable(forceinline=True)(formula)
+    jitable(forceinline=True)(formula)
 
     # Both signatures at once: without them float32 input would give float64 output.
     @vectorize("f4(f4,f4)", "f8(f8,f8)", cache=can_cache(formula))
@@ -57,7 +55,7 @@ def formulas(loss: Any, *kinds: str, key: tuple[object, ...] = ()) -> tuple[Any,
     """
     pairs = [loss.engine(kind, exact=False) for kind in kinds]
     for _, formula in pairs:
-        register_jitable(forceinline=True)(formula)
+        jitable(forceinline=True)(formula)
     stamps = (source_stamp(scaled, formula, _scalar) for scaled, formula in pairs)
     return pairs, named(*stamps, *key), all(can_cache(formula) for _, formula in pairs)
 
@@ -80,12 +78,13 @@ def named(*key: object) -> Callable[[F], F]:
     return rename
 
 
-def kernels(*key: object) -> Callable[[Callable[..., Any]], Any]:
+def kernels(*key: object, build: Callable[..., Decorator] = jit) -> Decorator:
     """Return the decorator of compiled functions that release the interpreter lock.
 
     They are kept on disk by names unique to `key`: the digests of the other files they use.
+    `build` is `jit`, or `inner` for those that compiled code alone calls.
     """
-    compiled = jit(nogil=True, error_model="numpy")
+    compiled = build(nogil=True, error_model="numpy")
     return lambda function: compiled(named(*key)(function))
 
 

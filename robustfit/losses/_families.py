@@ -9,8 +9,7 @@ import dataclasses
 import math
 from typing import Any, ClassVar
 
-from numba.extending import register_jitable
-
+from robustfit._jit import jitable
 from robustfit.losses._base import Loss
 
 SQRT2 = math.sqrt(2.0)
@@ -20,7 +19,7 @@ _FAR = 1e18
 _TINY = 1e-18
 
 
-@register_jitable(forceinline=True)
+@jitable(forceinline=True)
 def _split_square(v: Any, m: Any) -> Any:
     """Return (s, b) with v**2 = b / s and both in [0, 1], so that no v overflows.
 
@@ -32,7 +31,7 @@ def _split_square(v: Any, m: Any) -> Any:
     return s * s, b * b
 
 
-@register_jitable(forceinline=True)
+@jitable(forceinline=True)
 def _product_error(a: Any, b: Any, product: Any) -> Any:
     """Return a b - product, the rounding error of a product (Dekker 1971).
 
@@ -48,7 +47,7 @@ def _product_error(a: Any, b: Any, product: Any) -> Any:
     return ((high_a * high_b - product) + high_a * low_b + low_a * high_b) + low_a * low_b
 
 
-@register_jitable(forceinline=True)
+@jitable(forceinline=True)
 def _welsch_rho(rho1: Any, u: Any, c: Any, m: Any) -> Any:
     """Return c**2 rho1(u / c) within two units in the last place.
 
@@ -67,7 +66,7 @@ def _welsch_rho(rho1: Any, u: Any, c: Any, m: Any) -> Any:
     return m.where(a < _TINY * c, 0.5 * square, value)
 
 
-@register_jitable(forceinline=True)
+@jitable(forceinline=True)
 def _half_log1p_square(v: Any, m: Any) -> Any:
     """Return log(1 + v**2) / 2 without overflow."""
     a = m.abs(v)
@@ -75,7 +74,7 @@ def _half_log1p_square(v: Any, m: Any) -> Any:
     return m.where(a < 1e9, 0.5 * m.log1p(near * near), m.log(m.maximum(a, 1e9)))
 
 
-@register_jitable(forceinline=True)
+@jitable(forceinline=True)
 def _expm1_ratio(y: Any, m: Any) -> Any:
     """Return the series of (exp(y) - 1) / y for |y| <= 1/2, where the quotient loses digits."""
     series = _INVERSE_FACTORIAL[14]
@@ -84,7 +83,7 @@ def _expm1_ratio(y: Any, m: Any) -> Any:
     return series
 
 
-@register_jitable(forceinline=True)
+@jitable(forceinline=True)
 def _optimal_q(v: Any, m: Any) -> Any:
     """Return (9 - v**2) / 5 for |v| between 2 and 3: 1 before, 0 after."""
     a = m.minimum(m.maximum(m.abs(v), 2.0), 3.0)

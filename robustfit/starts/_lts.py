@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numba.extending import register_jitable
 from numpy.typing import NDArray
 from scipy.special import ndtri
 
 from robustfit import linalg
-from robustfit._jit import jit
+from robustfit._jit import jit, jitable
 from robustfit._kernels import LARGE_ELEMENTS, _dense, in_threads
 from robustfit.losses._compiled import named
 from robustfit.starts import _subsets
@@ -428,7 +427,7 @@ def _location(b: Array, h: int) -> Array:
     return np.array([centre + np.mean(b[k : k + h] - centre)])
 
 
-@register_jitable
+@jitable()
 def _trimmed(r: Any, f: Any, h: Any, above: Any, w: Any, t: Any) -> Any:
     """Set w to the weights of the h smallest |r|, and return their sum of squares."""
     edge = _subsets.upper_quantile(r, f, above, w, t)

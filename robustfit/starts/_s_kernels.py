@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from robustfit._jit import inner
 from robustfit._kernels import _dense, _loss
 from robustfit._kernels._loss import ALL, CURVE, WEIGHT, values
 from robustfit.losses._compiled import kernels, source_stamp
@@ -34,9 +35,10 @@ _SEARCH_SCALE, _ROUGH_SCALE = 1e-2, 0.3
 _FAR = 1e100
 
 _jit = kernels(_subsets.STAMP, _loss.STAMP)
+_inner = kernels(_subsets.STAMP, _loss.STAMP, build=inner)
 
 
-@_jit
+@_inner
 def _first_scale(r: Any, f: Any, above: Any, t: Any, q: Any) -> Any:
     """Return about the scale; that of some of the rows where there are many."""
     n = len(r)
@@ -61,7 +63,7 @@ def _first_scale(r: Any, f: Any, above: Any, t: Any, q: Any) -> Any:
     return _subsets.upper_quantile(r, f, above, t, q) / _QUARTILE
 
 
-@_jit
+@_inner
 def _m_scale(
     loss: Any, r: Any, f: Any, k: Any, goal: Any, top: Any, s: Any, tol: Any, c: Any, shape: Any,
     t: Any, q: Any, w: Any,
@@ -98,7 +100,7 @@ def _m_scale(
     return s
 
 
-@_jit
+@_inner
 def _sum(
     loss: Any, r: Any, f: Any, k: Any, s: Any, c: Any, shape: Any, t: Any, q: Any, w: Any
 ) -> Any:  # fmt: skip
@@ -171,7 +173,7 @@ def screen(
                     worst = i
 
 
-@_jit
+@_inner
 def _descend(
     loss: Any, At: Any, b: Any, f: Any, goal: Any, top: Any, x: Any, steps: Any, tol: Any,
     scale_tol: Any, c: Any, shape: Any, room: Any,

@@ -13,12 +13,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numba.extending import register_jitable
 from numpy.typing import NDArray
 from scipy import linalg as lapack
 
 from robustfit import _scalar, linalg
-from robustfit._jit import jit
+from robustfit._jit import inner, jitable
 from robustfit._kernels import _dense, row_blocks
 from robustfit.losses._compiled import source_stamp
 
@@ -228,10 +227,10 @@ def sample_rows(A: Array, size: int, rng: np.random.Generator) -> Indices:
 
 # -- compiled pieces ---------------------------------------------------------------------
 
-_jit = jit(nogil=True, error_model="numpy")
+_inner = inner(nogil=True, error_model="numpy")
 
 
-@_jit
+@_inner
 def upper_quantile(r: Any, f: Any, above: Any, a: Any, q: Any) -> Any:
     """Return the v with sum f[|r| > v] <= above < sum f[|r| >= v]; a and q are scratch."""
     for i in range(len(r)):
@@ -269,13 +268,13 @@ def upper_quantile(r: Any, f: Any, above: Any, a: Any, q: Any) -> Any:
     return a[low]
 
 
-@register_jitable
+@jitable()
 def room(p: Any) -> Any:
     """Return scratch for `elemental`."""
     return np.empty((p, p)), np.empty((p, p)), np.empty(p), np.empty(p), np.empty(p, np.int64)
 
 
-@_jit
+@_inner
 def elemental(At: Any, b: Any, first: Any, order: Any, offset: Any, x: Any, room: Any) -> Any:
     """Set x to the exact fit of the first p independent rows; return whether there are p.
 

@@ -18,13 +18,13 @@ import torch
 from llvmlite import ir
 from numba import carray, types  # type: ignore[attr-defined]
 from numba.core import cgutils
-from numba.extending import intrinsic, register_jitable
+from numba.extending import intrinsic
 from numba.np.unsafe import ndarray
 from numpy.typing import NDArray
 from torch import Tensor
 
 from robustfit import _scalar
-from robustfit._jit import cfunc
+from robustfit._jit import cfunc, jitable
 from robustfit._kernels import in_threads
 from robustfit.losses import Loss
 from robustfit.losses._compiled import can_cache, kernels, named, source_stamp
@@ -162,20 +162,20 @@ if hasattr(os, "register_at_fork"):
 # -- compiled ----------------------------------------------------------------------------
 
 
-@register_jitable(forceinline=True)
+@jitable(forceinline=True)
 def _rho(rho1: Any, u: Any, k: Any, m: Any, *shape: Any) -> Any:
     """Return k**2 rho1(u / k) for a u that was a float32; the zero has no sign."""
     return k * k * m.abs(rho1(u / k, m, *shape))
 
 
-@register_jitable(forceinline=True)
+@jitable(forceinline=True)
 def _psi(weight1: Any, u: Any, k: Any, m: Any, *shape: Any) -> Any:
     """Return u weight1(u / k) for a u that was a float32, at infinity its value far out."""
     t = m.minimum(m.maximum(u, -_FAR), _FAR)
     return t * weight1(t / k, m, *shape)
 
 
-@register_jitable(forceinline=True)
+@jitable(forceinline=True)
 def _value(rho: Any, rho1: Any, x: Any, y: Any, k: Any, m: Any, keeps: Any, shape: Any) -> Any:
     """Return the loss of x - y, NaN where that is."""
     u = np.float64(x) - np.float64(y)
@@ -183,7 +183,7 @@ def _value(rho: Any, rho1: Any, x: Any, y: Any, k: Any, m: Any, keeps: Any, shap
     return value if keeps else m.where(u == u, value, u)
 
 
-@register_jitable(forceinline=True, fastmath={"reassoc", "nsz"})
+@jitable(forceinline=True, fastmath={"reassoc", "nsz"})
 def _add(total: Any, x: Any) -> Any:
     """Return total + x; the compiler may reorder these sums, and only these."""
     return total + x
@@ -238,7 +238,7 @@ def _pointer(typing: Any, address: Any) -> Any:
     return types.voidptr(types.int64), generate
 
 
-@register_jitable(forceinline=True)
+@jitable(forceinline=True)
 def _part(address: Any, low: Any, high: Any, dtype: Any, size: Any) -> Any:
     """Return the elements of a range: a loop from 0 need not look for a negative index."""
     return carray(_pointer(address + low * size), (high - low,), dtype)
@@ -252,7 +252,7 @@ _K, _FACTOR = 10, 11
 _LONGEST = 2**16
 
 
-@register_jitable(forceinline=True)
+@jitable(forceinline=True)
 def _read(address: Any, shapes: Any) -> Any:
     """Return a task as numbers and as words, and the shape parameters of the loss."""
     task = carray(_pointer(address), (_LONGEST,), np.float64)
@@ -260,7 +260,7 @@ def _read(address: Any, shapes: Any) -> Any:
     return task, words, _tuple(task[_WORDS : _WORDS + shapes], shapes)
 
 
-@register_jitable(forceinline=True)
+@jitable(forceinline=True)
 def _share(words: Any) -> Any:
     """Return the first of the parts that are for this thread, the step to the next, and the end."""
     parts = -(-(words[_HIGH] - words[_LOW]) // words[_SIZE])
@@ -271,7 +271,7 @@ def _share(words: Any) -> Any:
     return _ask(words[_RANK]) & half, _ask(words[_COUNT]) & half, parts
 
 
-@register_jitable(forceinline=True)
+@jitable(forceinline=True)
 def _ends(words: Any, part: Any) -> Any:
     """Return where a part begins and ends."""
     low = words[_LOW] + part * words[_SIZE]
@@ -328,7 +328,7 @@ def _kernel(kind: Kind, loss: type[Loss], shapes: int, single: bool, keeps: bool
     rho, rho1 = (_rho, loss.rho1) if single else loss.engine("rho")
     psi, weight1 = (_psi, loss.weight1) if single else loss.engine("psi")
     formula = weight1 if kind == "slopes" else rho1
-    register_jitable(forceinline=True)(formula)
+    jitable(forceinline=True)(formula)
     unique = named(
         source_stamp(rho, rho1, m), source_stamp(psi, weight1, m), _STAMP, kind, shapes, keeps
     )

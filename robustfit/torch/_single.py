@@ -10,8 +10,8 @@ import math
 from typing import Any
 
 import numpy as np
-from numba.extending import register_jitable
 
+from robustfit._jit import jitable
 from robustfit._scalar import abs, arctan, cos, maximum, minimum, sin, sqrt, where
 
 __all__ = [
@@ -31,7 +31,7 @@ __all__ = [
 ]
 
 # Reordering sums would undo `_ROUND`; a fused multiply and add does no harm.
-_inline = register_jitable(forceinline=True, fastmath={"contract", "nsz"})
+_inline = jitable(forceinline=True, fastmath={"contract", "nsz"})
 
 _LOG2_E = 1.4426950408889634
 _LN2 = 0.6931471805599453
