@@ -27,7 +27,7 @@ from robustfit.nonlinear._separable import Separation, separable_step, separate
 from robustfit.nonlinear._together import Robust, descend
 
 # Subsets in a round, and rounds.
-_SUBSETS = 50
+_SUBSETS = 100
 _ROUNDS = 3
 # Of each round, so many candidates are refined; the search ends when so many of all agree.
 _REFINED = 8
