@@ -176,3 +176,15 @@ def test_nothing_is_read_beyond_the_design(order):
     w, r = rng.uniform(size=n), rng.normal(size=n)
     total = _rows._pass(_rows._GIVEN, A, r, np.zeros(p), (None, None, w))
     np.testing.assert_allclose(_rows._symmetric(total, p), (A.T * w) @ A, rtol=1e-11)
+
+
+@pytest.mark.parametrize("p", [1, 3, 9])
+def test_what_stands_between_the_rows_of_a_view_does_not_matter(p):
+    rng = np.random.default_rng(0)
+    around = np.full((1_000_000 // p + 100, p + 2), np.nan)
+    around[:, :p] = rng.normal(size=(len(around), p))
+    A = around[:, :p]
+    b = A @ np.ones(p) + rng.standard_t(3, size=len(A))
+    fit, other = (rf.irls(design, b, "huber") for design in (A, A.copy()))
+    assert fit.success
+    np.testing.assert_array_equal(fit.x, other.x)

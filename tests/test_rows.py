@@ -400,3 +400,18 @@ def test_callback_ends_the_fit():
 
     fit = rf.irls(rows.from_arrays(A, b), loss="huber", callback=stop)
     assert fit.status is Status.CANCELLED
+
+
+def test_huber_scale_beside_zeros_and_gross_errors():
+    rng = np.random.default_rng(0)
+    A = rng.normal(size=(3000, 1))
+    mostly_zero = np.where(rng.random(3000) < 0.1, 2.0, 0.0)
+    gross = A[:, 0] + rng.normal(size=3000) + np.where(np.arange(3000) == 7, 1e22, 0.0)
+    for b in (mostly_zero, gross):
+        options = {"loss": "tukey", "start": [1.0], "scale": "huber"}
+        fit = rf.irls(rf.rows.from_arrays(A, b, block_rows=500), **options)
+        other = rf.irls(A, b, **options)
+        assert fit.success
+        assert fit.status is other.status
+        np.testing.assert_allclose(fit.x, other.x, rtol=1e-9)
+        np.testing.assert_allclose(fit.scale, other.scale, rtol=1e-9)

@@ -157,3 +157,52 @@ def test_nothing_is_drawn_where_nothing_is_random():
     for wrong in (-1, "one", 1.5):
         with pytest.raises((ValueError, TypeError), match="rng"):
             rf.irls(*problem(), "huber", rng=wrong)
+
+
+@pytest.mark.parametrize("scale", ["mad", "mad-fixed", 1.3])
+def test_a_response_of_zeros_is_an_exact_fit(scale):
+    fit, other = both(problem()[0], np.zeros(40), "tukey", start="ols", scale=scale)
+    assert fit.status is other.status is rf.Status.EXACT_FIT
+    assert fit.scale == 0.0
+
+
+@pytest.mark.parametrize("ridge", [0.0, 100.0])
+def test_a_response_that_is_mostly_zero(ridge):
+    """The coefficients go to zero, and so does the scale; a limit of rounding ends that."""
+    A, b = problem(p=1)[0] * 0.1 + np.arange(40)[:, None] % 3, np.zeros(40)
+    b[::5] = -1.0
+    fit = rf.irls(A, b, "pseudo_huber", start="ols", scale="huber", ridge=ridge)
+    assert fit.status is rf.Status.EXACT_FIT
+    np.testing.assert_array_equal(fit.x, 0.0)
+    np.testing.assert_array_equal(fit.weights, b == 0.0)
+
+
+def test_plain_steps_that_shrink_slowly_go_on_to_the_end():
+    """Without a Newton step near the solution a short step is not yet a small error."""
+    loss, solved = rf.get_loss("huber"), 0
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        A, b = np.eye(4)[np.arange(36) % 4], rng.standard_cauchy(36)
+        fit = rf.irls(A, b, loss, start="ols", scale=0.05)
+        if not fit.success:
+            continue
+        solved += 1
+        # Where no row of a column is within c, the loss is flat there.
+        curved = np.diagonal(A.T @ (loss.dpsi(fit.resid / 0.05)[:, None] * A))
+        slope = A.T @ loss.psi(fit.resid / 0.05)
+        assert np.all(np.abs(slope) <= 1e-8 * np.maximum(curved, 1.0))
+    assert solved > 20
+
+
+def test_the_last_step_is_as_short_as_it_says():
+    """Acceleration of duplicate columns, which only a ridge tells apart, could end in a leap."""
+    rng = np.random.default_rng(0)
+    worst = 0.0
+    for _ in range(60):
+        column = rng.standard_normal(19)
+        A, b = np.column_stack([column, column]), rng.standard_cauchy(19)
+        options = {"loss": "welsch", "start": "ols", "scale": "matlab", "ridge": 0.02}
+        fit, other = rf.irls(A, b, **options), rf.irls(A, b, solver="qr", **options)
+        if fit.success and other.success:
+            worst = max(worst, abs(np.sum(fit.x - other.x)) / fit.scale)
+    assert 0.0 < worst < 1e-9

@@ -312,6 +312,8 @@ def _fold(kind: str) -> Callable[..., Any]:
         """
         (n, p), m, width = A.shape, _BLOCK, len(x)
         in_place = aligned and len(M) == 0 and A.strides[1] == 8 and A.strides[0] >= 8 * p
+        # What stands between the rows of a view may be no number, and 0 times that is not 0.
+        in_place = in_place and (A.strides[0] == 8 * p or p % _tiles.LANES == 0)
         block, mixed = np.empty((m + 1, width)), np.empty((m + 1 if len(M) > 0 else 0, width))
         r, t, q, w = np.empty(m), np.empty(m), np.empty(m), np.empty(m)
         f, k, v = np.ones(m), np.ones(m), np.ones(m)

@@ -16,7 +16,7 @@ from robustfit._kernels._loss import compiles, pointer
 from robustfit._progress import Bar
 from robustfit._streamed import Median, Streamed
 from robustfit.linear import _small
-from robustfit.linear._problem import Array, Problem, State
+from robustfit.linear._problem import Array, Problem, State, typical_response
 from robustfit.losses import Linear, Loss
 from robustfit.result import Status
 
@@ -30,6 +30,8 @@ _SETTLED = 1e-7
 # One that is so many times longer than the step before is looked at before it is taken.
 _LEAP = 10.0
 _ANDERSON_DEPTH = 5
+# A smaller scale, relative to the largest response, may be on its way to an exact fit.
+_COLLAPSED = 1e-8
 # A part of the rows has so many, and so many for each column. It is worth the trouble if all are
 # so many times more. Its fit is away from that of all by this times what is to be expected, or it
 # is another solution.
@@ -83,7 +85,7 @@ def _steps(
     ratio, previous, joint_before = 0.0, math.inf, False
     state = State(x, scale, 0, Status.MAXITER, math.inf)
     for nit in range(1, problem.maxiter + 1):
-        if scale <= 1e-8 * data.size and exactly_fitted(data, x):
+        if scale <= _COLLAPSED * data.size and exactly_fitted(data, x):
             return settled(data, replace(state, x=x))
         if not scale > 0.0:
             return replace(state, status=Status.NO_WEIGHT)
@@ -101,7 +103,9 @@ def _steps(
         if joint and joint_before and not step < _SHRINKS * previous:
             solver.limit = 0.0
         joint_before, previous, d = joint, step, plain.d
-        if near and problem.bounds is None and memory is not None and not joint:
+        # The last step is a plain one: what is made of it could be longer.
+        last = step <= problem.tol * (1.0 - ratio)
+        if near and not last and problem.bounds is None and memory is not None and not joint:
             d = memory.next(x, d)
         x = x + d
         if solver.scale is not None:
@@ -184,7 +188,7 @@ def compiled(problem: Problem, x: Array | None = None) -> State | None:
         # One that takes longer is on a course of its own.
         problem.maxiter // 2, problem.tol, c, shape, nit, done, weights,
     )  # fmt: skip
-    if not done[0]:
+    if not (done[0] and scale[0] > _COLLAPSED * data.size):
         return None
     kept = weights[0] if alike else None
     return State(found[0], float(scale[0]), int(nit[0]), Status.CONVERGED, weights=kept)
@@ -463,10 +467,17 @@ def exactly_fitted(data: Data | Streamed, x: Array) -> bool:
 
 
 def typical_size(data: Data | Streamed, x: Array) -> float:
-    """Return the median of the numbers that a residual is the difference of."""
+    """Return the median of the numbers that a residual is the difference of.
+
+    Where most responses are zero and x goes to zero it stays above what is nothing.
+    """
     if isinstance(data, Data):
-        return float(np.median(_sizes(data, x)))
-    return Median(data, _sizes_once)(x)
+        size = float(np.median(_sizes(data, x)))
+    else:
+        size = Median(data, _sizes_once)(x)
+    if size >= linalg.EPS * data.size > 0.0:
+        return size
+    return max(size, linalg.EPS * typical_response(data))
 
 
 def exact_rows(data: Data, x: Array, floor: float) -> NDArray[np.bool_]:

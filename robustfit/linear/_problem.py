@@ -30,8 +30,8 @@ SCALES = ("auto", "s", "d", "tau", "mad", "mad-fixed", "huber", "matlab", "std")
 S_SCALES = ("s", "d", "tau")
 #: Data that are read block by block, in a message.
 IN_PARTS = "rows that are read in blocks"
-# Limit of the passes for a scale, and what is nothing beside rounding of the response.
-_MOST_PASSES, _TINY = 100, 1e-3
+# Limit of the passes for a scale, and what is nothing beside rounding of a typical response.
+_MOST_PASSES, _TINY = 100, linalg.EPS**2
 # What a design that is not a full matrix leaves of the options.
 _IMPLICIT: dict[str, tuple[str, ...]] = {
     "start": ("ols",),
@@ -397,13 +397,13 @@ def _streamed_huber(data: Streamed) -> Callable[[Array], float]:
         return lambda x: 0.0
     loss = get_loss("talwar", c=1.345)
     goal = mean_cut_square(loss.c) / loss.c**2 * loss.sup * (data.nobs - data.width)
-    last = [0.0]
+    last, least = [0.0], _TINY * typical_response(data)
 
     def solve(x: Array) -> float:
         t, freq = fold_deviations(data.sample, x)
         s = last[0] or float(scales.huber_proposal2(t, weights=freq))
         for _ in range(_MOST_PASSES):
-            if not s > linalg.EPS * data.size * _TINY:
+            if not s > least:
                 return 0.0
             rho, slope = data.fold(fold_rho, loss, x, s)
             before, s = s, newton_scale(s, rho, slope, goal)
@@ -421,6 +421,12 @@ _STREAMED = {
     "mad-fixed": _streamed_mad,
     "huber": _streamed_huber,
 }
+
+
+def typical_response(data: Data | Streamed) -> float:
+    """Return the median absolute response of those that are not zero, of a sample if need be."""
+    size = np.abs(data.b if isinstance(data, Data) else data.sample.b)
+    return float(np.median(size[size > 0.0])) if np.any(size) else 1.0
 
 
 def _counts(data: Data) -> Array | None:

@@ -159,7 +159,8 @@ def solve(
             if moving:
                 s_k = _mad(At_k, r, f_k, half, slack, t, q, v)
             if ended:
-                s[k], nit[k], done[k] = s_k, taken, True
+                # A scale that is given does not tell an exact fit.
+                s[k], nit[k], done[k] = s_k, taken, _dense.dot(r, r) > 0.0
                 if len(weights) > 0:
                     values(loss, WEIGHT, r, unit, s_k, c, shape, t, q, weights[k])
                 break
@@ -193,7 +194,8 @@ def solve(
                 x_k[j] += d[j]
             size = _length(L, d) / s_k
             ratio = 0.0 if newton else min(size / last, 0.999)
-            ended = size <= tol * (1.0 - ratio) or (size < _SETTLED and size >= 0.5 * last)
+            settled = newton and size < _SETTLED and size >= 0.5 * last
+            ended = settled or size <= tol * (1.0 - ratio)
             # After a Newton step that did not shrink comes a plain one.
             newton = size < _NEAR and not (newton and size >= 0.5 * last)
             last = size
