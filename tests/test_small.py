@@ -180,9 +180,11 @@ def test_a_response_that_is_mostly_zero(ridge):
 def test_plain_steps_that_shrink_slowly_go_on_to_the_end():
     """Without a Newton step near the solution a short step is not yet a small error."""
     loss, solved = rf.get_loss("huber"), 0
-    for seed in range(40):
+    for seed in range(40, 80):
         rng = np.random.default_rng(seed)
-        A, b = np.eye(4)[np.arange(36) % 4], rng.standard_cauchy(36)
+        A, b = np.eye(4)[rng.integers(0, 4, 20)], rng.standard_cauchy(20)
+        if not np.all(np.any(A, axis=0)):
+            continue
         fit = rf.irls(A, b, loss, start="ols", scale=0.05)
         if not fit.success:
             continue
@@ -190,7 +192,7 @@ def test_plain_steps_that_shrink_slowly_go_on_to_the_end():
         # Where no row of a column is within c, the loss is flat there.
         curved = np.diagonal(A.T @ (loss.dpsi(fit.resid / 0.05)[:, None] * A))
         slope = A.T @ loss.psi(fit.resid / 0.05)
-        assert np.all(np.abs(slope) <= 1e-8 * np.maximum(curved, 1.0))
+        assert np.all(np.abs(slope) <= 1e-9 * np.maximum(curved, 1.0))
     assert solved > 20
 
 
