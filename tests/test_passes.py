@@ -188,3 +188,16 @@ def test_what_stands_between_the_rows_of_a_view_does_not_matter(p):
     fit, other = (rf.irls(design, b, "huber") for design in (A, A.copy()))
     assert fit.success
     np.testing.assert_array_equal(fit.x, other.x)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_joint_steps_that_shrink_slowly_go_on_to_the_end(seed):
+    """The median moves in steps of its own, so that the last joint steps may be no Newton steps."""
+    rng = np.random.default_rng(seed)
+    A = np.column_stack([np.ones(12_000), rng.standard_normal((12_000, 2))])
+    b = rng.exponential(size=12_000) ** 2
+    fit = rf.irls(A, b, "hampel", start="ols", scale="mad")
+    assert fit.success
+    slope = A.T @ (fit.weights * fit.resid)
+    square = slope @ np.linalg.solve((A.T * fit.weights) @ A, slope)
+    assert np.sqrt(square) < 1e-9 * fit.scale

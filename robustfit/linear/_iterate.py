@@ -98,7 +98,9 @@ def _steps(
             return None
         if nit > 1 and not near:
             ratio = min(step / previous, 0.999)
-        settling = solver.newton and previous < _NEAR and 0.5 * previous <= step < _SETTLED
+        # Joint steps may shrink slowly, and are then not rounding.
+        settling = solver.newton and not joint and previous < _NEAR
+        settling = settling and 0.5 * previous <= step < _SETTLED
         # Where the scale moves there is no objective to judge a Newton step by: it must shrink.
         if joint and joint_before and not step < _SHRINKS * previous:
             solver.limit = 0.0
