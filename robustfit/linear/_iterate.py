@@ -104,6 +104,8 @@ def _steps(
         # Where the scale moves there is no objective to judge a Newton step by: it must shrink.
         if joint and joint_before and not step < _SHRINKS * previous:
             solver.limit = 0.0
+        # The scale was not that of x, but that which x was found for: the step says nothing.
+        stale = joint_before and not joint
         joint_before, previous, d = joint, step, plain.d
         # The last step is a plain one: what is made of it could be longer.
         last = step <= problem.tol * (1.0 - ratio)
@@ -115,7 +117,7 @@ def _steps(
         elif not rule.fixed:
             scale = problem.scale_at(x)
         # A scale that collapses is on its way to an exact fit.
-        near = near and scale > 0.5 * state.scale
+        near = near and scale > 0.5 * state.scale and not stale
         state = State(x, scale, nit, Status.MAXITER, step)
         bar.update()
         if problem.callback is not None and not report(problem, state):
