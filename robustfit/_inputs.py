@@ -102,14 +102,6 @@ class Frame:
         x = x / self.unit if self.column_unit is None else x / self.unit / self.column_unit
         return x if self.basis is None else self.basis.T @ x
 
-    def expand_cov(self, cov: Array) -> Array:
-        """Return the covariance of the caller's coefficients, divided by the square of `unit`."""
-        if self.basis is not None:
-            cov = self.basis @ cov @ self.basis.T
-        if self.column_unit is not None:
-            cov = cov * self.column_unit * self.column_unit[:, None]
-        return np.array(cov)
-
 
 @dataclass(frozen=True, kw_only=True)
 class Data(Frame):

@@ -29,6 +29,8 @@ _CLOSE = 1e-2
 _SETTLED = 1e-7
 # One that is so many times longer than the step before is looked at before it is taken.
 _LEAP = 10.0
+# At the solution two objectives agree to rounding: up to this multiple one is not above the other.
+_SAME_COST = 1.0 + 1e-14
 _ANDERSON_DEPTH = 5
 # A smaller scale, relative to the largest response, may be on its way to an exact fit.
 _COLLAPSED = 1e-8
@@ -245,8 +247,7 @@ class _Solver:
             return x, linalg.bounded_step(problem.memory.A, w, resid, x=x, low=low, high=high)
         sums, cost = self._at(x, scale)
         wanted = self.newton
-        # At the solution they agree to rounding.
-        if self.origin is not None and cost > self.origin[1] * (1.0 + 1e-14):
+        if self.origin is not None and cost > self.origin[1] * _SAME_COST:
             x, self.newton, wanted = self.origin[0], False, True
             sums, cost = self._at(x, scale)
         self.origin = None
@@ -274,11 +275,11 @@ class _Solver:
         """
         far = float(np.linalg.norm(d * self.problem.data.largest)) > _LEAP * self.last
         watched = far or self.problem.callback is not None
-        return watched and self._at(x + d, scale)[1] > cost * (1.0 + 1e-14)
+        return watched and self._at(x + d, scale)[1] > cost * _SAME_COST
 
     def kept(self, x: Array, scale: float) -> Array:
         """Return x, or where the last Newton step began if that raised the objective."""
-        if self.origin is None or self._at(x, scale)[1] <= self.origin[1] * (1.0 + 1e-14):
+        if self.origin is None or self._at(x, scale)[1] <= self.origin[1] * _SAME_COST:
             return x
         return self.origin[0]
 
