@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 from collections.abc import Sequence
 from typing import Any, TypeVar, cast
@@ -14,8 +15,17 @@ Word = TypeVar("Word", bound=str)
 def known(value: Any, name: str, allowed: Sequence[Word]) -> Word:
     """Return `value` if it is one of the allowed words."""
     if not isinstance(value, str) or value not in allowed:
-        raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {name}={value!r}")
+        raise ValueError(
+            f"{name} must be one of {', '.join(allowed)}, got {name}={value!r}"
+            f"{did_you_mean(value, allowed)}"
+        )
     return cast(Word, value)
+
+
+def did_you_mean(value: Any, allowed: Sequence[str]) -> str:
+    """Return a question that ends a message about an unknown word, if one is like it."""
+    close = difflib.get_close_matches(str(value).lower(), allowed, n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""
 
 
 def real(value: Any, name: str) -> float:

@@ -25,7 +25,7 @@ _RECENT = 3
 # So many values tell what a typical one is.
 _SOME = 100_000
 # More responses than that, of up to this size, or one over it, are of order one.
-_MODEST = 2.0**20
+_ORDINARY = 2.0**20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -298,7 +298,7 @@ def prepare(
         freq = np.where(var > 0.0, freq, 0.0)
     counted = freq_weights is not None or var_weights is not None
     unit = _unit(response[freq > 0.0] if counted else response)
-    if n > _SOME and 1.0 / _MODEST <= unit <= _MODEST:
+    if n > _SOME and 1.0 / _ORDINARY <= unit <= _ORDINARY:
         # Many responses are referred to rather than copied.
         unit = 1.0
     top = float(_kernels.largest(response[:, None])[0])

@@ -430,7 +430,11 @@ def get_loss(
         raise ValueError(f"give at most one of c, efficiency and breakdown, got {given}")
     if isinstance(loss, str):
         if loss not in _ALIASES:
-            raise ValueError(f"loss={loss!r} is unknown; known are {', '.join(sorted(_ALIASES))}")
+            names = sorted(_ALIASES)
+            raise ValueError(
+                f"loss={loss!r} is unknown; known are {', '.join(names)}"
+                f"{_checks.did_you_mean(loss, names)}"
+            )
         loss = LOSSES[_ALIASES[loss]]
     if isinstance(loss, type) and hasattr(loss, "weight1"):
         # Constructed at any c when another will replace it: the default costs a search.
