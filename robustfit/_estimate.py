@@ -26,8 +26,8 @@ def t_quantile(level: float, df: float) -> float:
 
 def intervals(x: Array, bse: Array, df: float, level: float) -> Array:
     """Return confidence intervals, shape (p, 2)."""
-    half = t_quantile(level, df) * bse
     with np.errstate(over="ignore"):
+        half = t_quantile(level, df) * bse
         return np.column_stack([x - half, x + half])
 
 

@@ -411,6 +411,19 @@ def test_unbounded_losses_start_from_tukey():
     assert fit.search.scale == rf.irls(A, b, "tukey").search.scale
 
 
+@pytest.mark.parametrize("loss", ["huber", "welsch"])
+@pytest.mark.parametrize("start", ["ols", "lad", "lts", "gnc", np.zeros(3)], ids=str)
+def test_the_s_scale_does_not_depend_on_the_start(loss, start):
+    A, b = contaminated()
+    expected = rf.irls(A, b, loss, start="s", scale="s")
+    found = rf.irls(A, b, loss, start=start, scale="s")
+    several = rf.irls(A, np.column_stack([b, b]), loss, start=start, scale="s")
+    assert found.scale_rule == expected.scale_rule == "s"
+    assert found.scale == expected.scale == found.search.scale
+    np.testing.assert_allclose(several.scale, expected.scale, rtol=1e-9)
+    np.testing.assert_allclose(several.x[:, 1], found.x, rtol=1e-9)
+
+
 def test_seed():
     A, b = contaminated(n=60, p=5)
     found = [rf.irls(A, b, rng=rng).x for rng in (0, 1, np.random.default_rng(5))]
@@ -460,6 +473,9 @@ def test_options_that_do_not_go_together():
         ({"scale": "tau", "ridge": 1.0}, "tau.*ridge"),
         ({"scale": "tau", "bounds": (-9, 9)}, "tau.*bounds"),
         ({"scale": "tau", "start": "ols"}, "tau.*start='ols'"),
+        ({"scale": "d", "ridge": 1.0}, "'d'.*ridge"),
+        ({"scale": "d", "bounds": (-9, 9)}, "'d'.*bounds"),
+        ({"scale": "d", "start": "lad"}, "'d'.*start='lad'"),
         ({"scale": "d", "leverage": True}, "leverage=True"),
         ({"scale": "d", "loss": "cauchy"}, "needs a bounded loss"),
         ({"loss": "linear", "method": "mm"}, "loss='linear'"),

@@ -244,17 +244,17 @@ def irls(
         """Return the problem, the start and the scale for data of which the rank is known."""
         free = data.rank is None
         begin, size = _resolve(start, scale, tuned, leverage, free=free)
-        if isinstance(size, str) and size == "tau" and not (penalty is None and limits is None):
-            raise ValueError("scale='tau' cannot be combined with bounds or ridge")
+        searched = isinstance(size, str) and size in _problem.S_SCALES
+        if searched and size != "s" and not (penalty is None and limits is None):
+            raise ValueError(f"scale={size!r} cannot be combined with bounds or ridge")
         _problem.refuse_implicit(
             A, start=begin, scale=_or_mad(size), leverage=leverage, bounds=bounds, solver=solver,
             cov_type=cov_type,
         )  # fmt: skip
-        rule = "mad" if isinstance(size, str) and size in _problem.S_SCALES else size
         problem = Problem(
             data=data,
             loss=tuned,
-            rule=_problem.scale_rule(rule, tuned, data, penalty),
+            rule=_problem.scale_rule("mad" if searched else size, tuned, data, penalty),
             adjust=_problem.adjustment(data) if leverage and isinstance(data, Data) else 1.0,
             ridge=penalty,
             bounds=limits,
@@ -266,8 +266,9 @@ def irls(
         return problem, begin, size
 
     problem, begin, size = posed(data)
-    # The compiled fit finds out about the rank itself.
+    # The compiled fit finds out about the rank itself; it searches for nothing.
     alone = isinstance(begin, str) and begin == "ols" and not progress
+    alone = alone and not (isinstance(size, str) and size in _problem.S_SCALES)
     state = compiled(problem) if alone else None
     if state is not None:
         outcome = Outcome(problem, state, begin)
@@ -325,8 +326,8 @@ def _resolve(start: Any, scale: Any, loss: Loss, leverage: bool, *, free: bool) 
             raise ValueError(f"leverage=True cannot be combined with scale={scale!r}")
         if scale in ("d", "tau") and not loss.bounded:
             raise ValueError(f"scale={scale!r} needs a bounded loss, got loss={loss!r}")
-        if scale == "tau" and not (isinstance(start, str) and start == "s"):
-            raise ValueError(f"scale='tau' starts from the S-estimate, got start={start!r}")
+        if scale in ("d", "tau") and not (isinstance(start, str) and start == "s"):
+            raise ValueError(f"scale={scale!r} starts from the S-estimate, got start={start!r}")
     return start, scale
 
 

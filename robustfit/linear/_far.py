@@ -90,7 +90,7 @@ def contradicted(
     scale = float(scales.m_scale(t, loss=s_loss, breakdown=0.5, ddof=len(x), weights=rest.freq))
     if not scale > 0.0:
         return None
-    alone = replace(problem, data=rest, rule=fixed_scale("s", scale))
+    alone = replace(problem, data=rest, adjust=1.0, rule=fixed_scale("s", scale))
     after = solve(alone, x)
     if after.status is not Status.CONVERGED:
         return None
