@@ -141,8 +141,11 @@ class Data(Frame):
         keep: NDArray[np.bool_] | None = None,
     ) -> Data:
         """Return rows in the units of a frame whose basis they do not have yet."""
+        if frame.column_unit is not None:
+            times = linalg.with_columns_times if linalg.implicit(A) else np.multiply
+            A = times(A, frame.column_unit)
         return cls(
-            A=A if frame.column_unit is None else A * frame.column_unit,
+            A=A,
             b=_in_unit(b, frame.unit),
             freq=freq if var.strides == (0,) else np.where(var > 0.0, freq, 0.0),
             inv_sd=var if var.strides == (0,) else np.sqrt(var),
@@ -231,7 +234,8 @@ class Data(Frame):
     def model_matrix(self) -> Array:
         """The rows that take part, in the caller's columns and units; read-only."""
         if linalg.implicit(self.A):
-            return self.A
+            unit = self.column_unit
+            return self.A if unit is None else linalg.with_columns_times(self.A, 1.0 / unit)
         A = self.A if self.basis is None else self.A @ self.basis.T
         A = A.view() if self.column_unit is None else A / self.column_unit
         A.setflags(write=False)
@@ -434,9 +438,11 @@ def _implicit(A: Any, nan_policy: str) -> Any:
 
 
 def _largest_of_implicit(A: Any) -> Array:
-    """Return the largest absolute value of each column; of an operator that is not known."""
+    """Return the largest absolute value of each column; of an operator only where it is extreme."""
     if not hasattr(A, "tocsr"):
-        return np.ones(A.shape[1])
+        signs = np.random.default_rng(0).choice([-1.0, 1.0], A.shape[0])
+        size = np.abs(np.asarray(A.rmatvec(signs), dtype=np.float64))
+        return np.where((size == 0.0) | ((size > 1e-100) & (size < 1e100)), 1.0, size)
     if not np.all(np.isfinite(A.data)):
         raise ValueError(
             f"A must be finite, but {int(np.sum(~np.isfinite(A.data)))} entries are not"

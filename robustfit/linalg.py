@@ -105,6 +105,13 @@ def implicit(A: object) -> bool:
     return sparse.issparse(A) or isinstance(A, LinearOperator)
 
 
+def with_columns_times(A: Any, factor: Array) -> Any:
+    """Return an implicit design with column j multiplied by factor[j]."""
+    if sparse.issparse(A):
+        return A.multiply(factor).tocsr()
+    return A @ aslinearoperator(sparse.diags_array(factor))
+
+
 def implicit_gram(A: Any, w: Array) -> Array:
     """Return A'WA of an implicit design as a full matrix."""
     if sparse.issparse(A):
@@ -389,4 +396,5 @@ def leverage(A: Array, w: Array) -> Array:
     out = np.empty(len(A))
     for rows in row_blocks(*A.shape):
         out[rows] = np.sum((A[rows] @ half) ** 2, axis=1)
-    return np.minimum(out, 1.0 / np.where(w > 0.0, w, 1.0))
+    # One over a subnormal number is beyond the range of doubles.
+    return np.minimum(out, 1.0 / np.where(w > 0.0, np.maximum(w, 1e-300), 1.0))

@@ -1,7 +1,7 @@
 """Random problems that people meet and fear, and random options, for the laws under fuzzing.
 
-`ROBUSTFIT_FUZZ=5000` makes that many examples of each law instead of the few of the suite, and other
-ones each time.
+`ROBUSTFIT_FUZZ=5000` makes that many examples of each law instead of the few of the suite, and
+other ones each time.
 """
 
 import contextlib
