@@ -5,8 +5,10 @@ import re
 from importlib.metadata import version as installed_version
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 from sphinx.application import Sphinx
 
+from robustfit import plot
 from robustfit.cli import loss_rows
 from robustfit.losses import LOSSES
 
@@ -23,8 +25,9 @@ extensions = [
     "sphinx.ext.mathjax",
     "numpydoc",
     "myst_nb",
+    "sphinx_design",
 ]
-myst_enable_extensions = ["dollarmath"]
+myst_enable_extensions = ["colon_fence", "dollarmath"]
 # The tutorial runs while it is built: its output is what the installed version prints.
 nb_execution_mode = "force"
 nb_execution_raise_on_error = True
@@ -32,7 +35,7 @@ nb_execution_raise_on_error = True
 nb_execution_timeout = 300
 numpydoc_show_class_members = False
 templates_path = ["_templates"]
-exclude_patterns = ["_build", "generated/losses.md"]
+exclude_patterns = ["_build", "generated/losses.md", "generated/formulas.md"]
 # Formulas in docstrings write absolute values as |u|, which reStructuredText takes for a
 # substitution; so each letter stands for itself.
 rst_prolog = "\n".join(rf".. |{letter}| replace:: \|{letter}\|" for letter in "ruvx")
@@ -54,19 +57,42 @@ PUBLIC = [
     "robustfit.formula",
     "robustfit.sklearn",
     "robustfit.plot",
+    "robustfit.torch",
     "robustfit.exceptions",
 ]
 
 
+def table(rows: list[tuple[str, ...]]) -> str:
+    """Return a table in Markdown, of which the first row is the head."""
+    head, *others = rows
+    lines = [head, ("---",) * len(head), *others]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
 def losses_table() -> str:
-    """Return the table of all registered losses, in Markdown."""
+    """Return the table of the constants of all registered losses, in Markdown."""
     head, *losses = loss_rows()
-    rows = [(*head, "ρ(u)"), ("---",) * (len(head) + 1)]
-    for name, also, *values in losses:
-        formula = (LOSSES[name].__doc__ or "").strip().splitlines()[0].removesuffix(".")
-        aliases = ", ".join(f"`{alias}`" for alias in also.split(", ") if alias)
-        rows.append((f"`{name}`", aliases, *values, formula.replace("|", r"\|")))
-    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
+    rows = [("name", *head[2:5], "rho is")]
+    for name, _, *constants, bounded, convex, redescending in losses:
+        words = zip(head[5:], (bounded, convex, redescending), strict=True)
+        kind = ", ".join(word for word, holds in words if holds)
+        rows.append((class_link(name), *constants, kind))
+    return table(rows)
+
+
+def formulas_table() -> str:
+    """Return the table of the formulas of all registered losses, in Markdown."""
+    rows = [("name", "rho(u)", "also")]
+    for name, cls in LOSSES.items():
+        formula = (cls.__doc__ or "").strip().splitlines()[0].removesuffix(".")
+        aliases = ", ".join(f"`{alias}`" for alias in cls.aliases)
+        rows.append((class_link(name), formula.replace("|", r"\|"), aliases))
+    return table(rows)
+
+
+def class_link(name: str) -> str:
+    """Return a link from the name of a loss to the page of its class."""
+    return f"{{class}}`{name} <robustfit.losses.{LOSSES[name].__name__}>`"
 
 
 def names_pages() -> str:
@@ -88,6 +114,10 @@ def write_generated(*_: object) -> None:
     folder = HERE / "generated"
     folder.mkdir(exist_ok=True)
     (folder / "losses.md").write_text(losses_table(), encoding="utf-8")
+    (folder / "formulas.md").write_text(formulas_table(), encoding="utf-8")
+    figure, axes = plt.subplots(6, 3, figsize=(8, 12), layout="constrained")
+    plot.atlas(ax=axes.ravel())
+    figure.savefig(folder / "losses.png", dpi=120)
     (folder / "names.rst").write_text(names_pages(), encoding="utf-8")
 
 
