@@ -26,6 +26,8 @@ _RECENT = 3
 _SOME = 100_000
 # More responses than that, of up to this size, or one over it, are of order one.
 _ORDINARY = 2.0**20
+# Read-only, and so are arrays of it.
+_ONE = np.float64(1.0).tobytes()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -218,8 +220,8 @@ class Data(Frame):
             self,
             A=A,
             b=b,
-            freq=self.freq[rows],
-            inv_sd=self.inv_sd[rows],
+            freq=_some(self.freq, rows, len(b)),
+            inv_sd=_some(self.inv_sd, rows, len(b)),
             largest=_kernels.largest(A),
             size=float(np.max(np.abs(b), initial=0.0)),
             keep=None,
@@ -287,7 +289,8 @@ def prepare(
     keep = None if finite else _finite_rows(checked, nan_policy)
     if keep is not None:
         design, response = design[keep], response[keep]
-        freq, var = _some(freq, keep), _some(var, keep)
+        n = len(response)
+        freq, var = _some(freq, keep, n), _some(var, keep, n)
         largest = _kernels.largest(design)
     for name, w in (("freq_weights", freq), ("var_weights", var)):
         if np.min(w, initial=0.0) < 0.0:
@@ -333,7 +336,7 @@ def _ordinary(design: Array, response: Array, names: tuple[str, ...]) -> Data | 
     unit, size = _kernels.survey(A, b, largest)
     if not unit > 0.0:
         return None
-    ones = np.ones(n)
+    ones = _ones(n)
     return Data(
         A=A, b=b, freq=ones, inv_sd=ones, largest=largest, size=size, unit=unit, columns=p,
         names=names,
@@ -451,14 +454,13 @@ def _largest_of_implicit(A: Any) -> Array:
 
 
 def _ones(n: int) -> Array:
-    """Return n ones; many are one number in memory."""
-    return np.ones(n) if n <= _SOME else np.broadcast_to(1.0, n)
+    """Return n ones, which are one number in memory."""
+    return np.ndarray((n,), buffer=_ONE, strides=(0,))
 
 
-def _some(weights: Array, keep: NDArray[np.bool_]) -> Array:
-    """Return the weights of some rows; those that were not given stay one number."""
-    some = int(np.sum(keep))
-    return _ones(some) if weights.strides == (0,) else weights[keep]
+def _some(weights: Array, rows: Any, n: int) -> Array:
+    """Return the weights of some rows, n of them; those not given stay one number."""
+    return _ones(n) if weights.strides == (0,) else weights[rows]
 
 
 def _finite_rows(arrays: dict[str, Array], nan_policy: str) -> NDArray[np.bool_] | None:

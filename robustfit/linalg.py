@@ -60,7 +60,10 @@ class Step:
 
 
 def solve_gram(G: Array, g: Array) -> Array | None:
-    """Solve G d = g by Cholesky after equilibration; None if G is nearly singular."""
+    """Solve G d = g by Cholesky after equilibration; None if G is nearly singular.
+
+    g may have several columns.
+    """
     diagonal = np.diagonal(G)
     if not (np.all(diagonal > 0.0) and np.all(np.isfinite(diagonal))):
         return None
@@ -68,8 +71,8 @@ def solve_gram(G: Array, g: Array) -> Array | None:
     factor, info = linalg.lapack.dpotrf(G * scale * scale[:, None], lower=True)
     if info != 0 or np.min(np.diagonal(np.asarray(factor))) < _SMALLEST_PIVOT:
         return None
-    solution, _ = linalg.lapack.dpotrs(factor, g * scale, lower=True)
-    return np.asarray(solution * scale)
+    solution, _ = linalg.lapack.dpotrs(factor, (g.T * scale).T, lower=True)
+    return np.asarray((solution.T * scale).T)
 
 
 def weighted_step(

@@ -120,6 +120,21 @@ def test_mad_of_many_values_is_that_of_numpy():
     np.testing.assert_allclose(rf.scale.mad(x, center=0.0, axis=1), expected, rtol=1e-15)
 
 
+@pytest.mark.parametrize("n", [9, 10, 70_000, 70_001])
+def test_rows_near_the_median(n):
+    r = np.random.default_rng(n).normal(size=n)
+    size = np.abs(r)
+    middle = float(np.median(size))
+    # Nothing is nearer than those in the middle.
+    np.testing.assert_array_equal(
+        np.sort(size[_order.sizes_near(r, middle, 0.0)]),
+        np.sort(size)[(n - 1) // 2 : n // 2 + 1],
+    )
+    found = _order.sizes_near(r, middle, 0.3)
+    near = np.flatnonzero(np.abs(size - middle) <= 0.3)
+    np.testing.assert_array_equal(found, near[:: 1 + len(near) // 4096])
+
+
 # -- the pass, wide and in single precision -------------------------------------------------
 
 

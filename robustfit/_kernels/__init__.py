@@ -1,6 +1,6 @@
 """Compiled kernels: the pass over the rows, small dense algebra, sums in twice the precision."""
 
-from robustfit._kernels._order import MANY_VALUES, median_size
+from robustfit._kernels._order import MANY_VALUES, median_size, sizes_near
 from robustfit._kernels._rows import (
     LARGE_ELEMENTS,
     RowSums,
@@ -45,6 +45,7 @@ __all__ = [
     "residuals",
     "rho_sums",
     "row_blocks",
+    "sizes_near",
     "solve_m_scale",
     "survey",
     "threads_of_our_own",

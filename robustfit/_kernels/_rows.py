@@ -27,6 +27,8 @@ LARGE_ELEMENTS = 300_000
 _FEW = 1 << 15
 # Rows that a thread takes at a time: at most the first, and elements, unless they are so few rows.
 _CHUNK, _CHUNK_ELEMENTS, _FEW_ROWS = 1 << 15, 1 << 20, 1 << 10
+# So many parts of all, or so many rows, that no thread waits long for another.
+_CHUNKS, _SOME_ROWS = 16, 1 << 12
 # Rows of a block: they and what is computed of them stay in the first-level cache, or for a wide
 # design in the second, and the next come from memory meanwhile.
 _BLOCK = 128
@@ -177,18 +179,23 @@ def _pass(
         fold(kind, newton, *loss, A[part], right, padded, f, k, v, M, out_resid[part], out)
         return out
 
-    return np.asarray(added_in_threads(work, n, _chunk(p), n * (30.0 + p * p)))
+    return np.asarray(added_in_threads(work, n, _chunk(n, p), n * (30.0 + p * p)))
 
 
-def _chunk(p: int) -> int:
+def _chunk(n: int, p: int) -> int:
     """Return how many rows a thread takes at a time: many enough for p x p sums not to count."""
-    rows = min(_CHUNK, max(_CHUNK_ELEMENTS // max(p, 1), _FEW_ROWS))
+    rows = min(_CHUNK, max(_CHUNK_ELEMENTS // max(p, 1), _FEW_ROWS), max(n // _CHUNKS, _SOME_ROWS))
     return -(-rows // _BLOCK) * _BLOCK
 
 
 def _symmetric(total: Array, p: int) -> Array:
-    G = np.tril(total[:p, :p])
-    return G + np.tril(G, -1).T
+    G = total[:p, :p]
+    return np.where(_lower(p), G, G.T)
+
+
+@functools.lru_cache(maxsize=8)
+def _lower(p: int) -> NDArray[np.bool_]:
+    return np.tri(p, dtype=np.bool_)
 
 
 def residuals(A: Any, b: Array, x: Array, out: Array | None = None) -> Array:
@@ -212,7 +219,7 @@ def largest(A: NDArray[Any]) -> Array:
         _dense.row_largest(A[rows], top, defect)
         return top + defect
 
-    return np.asarray(np.max(in_threads(work, n, _CHUNK, 2.0 * n * p), axis=0))
+    return np.asarray(np.max(in_threads(work, n, _chunk(n, p), 2.0 * n * p), axis=0))
 
 
 def gram(A: NDArray[Any], w: Array, r: Array) -> tuple[Array, Array]:
@@ -237,7 +244,7 @@ def by_rows(function: Callable[..., Array], *values: Array) -> Array:
     def work(rows: slice) -> None:
         out[rows] = function(*(a[rows] for a in values))
 
-    in_threads(work, n, _CHUNK, 30.0 * n)
+    in_threads(work, n, _chunk(n, 1), 30.0 * n)
     return out
 
 

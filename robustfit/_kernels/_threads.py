@@ -15,7 +15,7 @@ import numba
 import threadpoolctl
 
 # Handing work to threads takes about as long as this many floating-point operations.
-_WORTH_A_THREAD = 1e6
+_WORTH_A_THREAD = 2e6
 
 # Operands of fewer elements than this are not worth a thread to any BLAS.
 _BLAS_THREADS = 8000

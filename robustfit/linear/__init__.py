@@ -269,26 +269,26 @@ def irls(
     # The compiled fit finds out about the rank itself; it searches for nothing.
     alone = isinstance(begin, str) and begin == "ols" and not progress
     alone = alone and not (isinstance(size, str) and size in _problem.S_SCALES)
-    state = compiled(problem) if alone else None
-    if state is not None:
-        outcome = Outcome(problem, state, begin)
-    else:
-        basis = None if problem.implicit else _row_space(data)
-        if basis is not None:
-            free = penalty is None and limits is None
-            data = data.with_basis(basis) if free else replace(data, rank=basis.shape[1])
-            problem, begin, size = posed(data)
-        fixed = c is not None or efficiency is not None or isinstance(loss, Loss)
-        with (
-            threads_of_our_own(*data.shape),
-            progress_bar(problem.maxiter, "irls", progress and found is None) as bar,
-            _streams.watched(found, progress),
-        ):
-            outcome = _fit(problem, begin, size, s_loss, _checks.generator(rng), fixed, bar)
-    automatic = cov_type == "auto"
-    cov_type = _automatic(outcome) if automatic else cov_type
-    ended = assemble if found is None else _streams.assemble
-    result = ended(outcome, cov_type, clusters)
+    with threads_of_our_own(*data.shape):
+        state = compiled(problem) if alone else None
+        if state is not None:
+            outcome = Outcome(problem, state, begin)
+        else:
+            basis = None if problem.implicit else _row_space(data)
+            if basis is not None:
+                free = penalty is None and limits is None
+                data = data.with_basis(basis) if free else replace(data, rank=basis.shape[1])
+                problem, begin, size = posed(data)
+            fixed = c is not None or efficiency is not None or isinstance(loss, Loss)
+            with (
+                progress_bar(problem.maxiter, "irls", progress and found is None) as bar,
+                _streams.watched(found, progress),
+            ):
+                outcome = _fit(problem, begin, size, s_loss, _checks.generator(rng), fixed, bar)
+        automatic = cov_type == "auto"
+        cov_type = _automatic(outcome) if automatic else cov_type
+        ended = assemble if found is None else _streams.assemble
+        result = ended(outcome, cov_type, clusters)
     if not automatic:
         # What was asked for and cannot be had is refused here, not at the first use.
         _ = result.cov

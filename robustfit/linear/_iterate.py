@@ -37,7 +37,9 @@ _COLLAPSED = 1e-8
 # A part of the rows has so many, and so many for each column. It is worth the trouble if all are
 # so many times more. Its fit is away from that of all by this times what is to be expected, or it
 # is another solution.
-_SOME_ROWS, _ROWS_PER_COLUMN, _MANY, _FAR_AWAY = 10_000, 200, 4, 5.0
+_SOME_ROWS, _ROWS_PER_COLUMN, _MANY, _FAR_AWAY = 2_000, 200, 4, 5.0
+# It is known to so many of its standard errors.
+_ROUGH = 1e-3
 # The scale follows from the one before it by less than this, or the two do not tell how.
 _FOLLOWS = 0.5
 # Every joint step is shorter than this times the one before, or it was the last.
@@ -45,8 +47,10 @@ _SHRINKS = 0.9
 # After a Newton step that failed, the next is tried where the steps are shorter by this factor.
 _AGAIN = 0.1
 # Small problems of so many elements and columns, and with responses up to so many typical ones, are
-# compiled. In few rows the median moves in large steps, which joint steps would not follow.
-_FEW, _NARROW, _MODEST = 1 << 15, 32, 1e3
+# compiled.
+_SMALL, _NARROW, _MODEST = 1 << 17, 32, 1e3
+# In designs of fewer elements the median moves in large steps, which joint steps would not follow.
+_FEW = 1 << 15
 
 
 def iterate(problem: Problem, x: Array, bar: Bar, sampled: bool = True) -> State:
@@ -142,17 +146,21 @@ def _of_some_rows(problem: Problem, x: Array, bar: Bar) -> State | None:
     That is some standard errors from the solution, and takes hardly any time.
     """
     data, rule = problem.data, problem.rule
-    n = data.shape[0]
     moving = not rule.fixed and rule.name != "callable" and problem.bounds is None
     moving = moving and not problem.implicit
-    stride = n // max(_SOME_ROWS, _ROWS_PER_COLUMN * len(x))
+    stride = _parts(*data.shape)
     if not moving or stride < _MANY or problem.maxiter < 2 or isinstance(problem.loss, Linear):
         return None
-    part = problem.part(stride)
+    part = replace(problem.part(stride), tol=max(problem.tol, _ROUGH))
     if linalg.solve_gram(*part.data.normal) is None:
         return None
     state = iterate(part, x, bar)
     return state if state.status is Status.CONVERGED and state.scale > 0.0 else None
+
+
+def _parts(n: int, p: int) -> int:
+    """Return how many parts of the rows there are of which one tells about where all lead."""
+    return n // max(_SOME_ROWS, _ROWS_PER_COLUMN * p)
 
 
 def _away(problem: Problem) -> float:
@@ -175,14 +183,14 @@ def compiled(problem: Problem, x: Array | None = None) -> State | None:
     plain = plain and isinstance(data.A, np.ndarray)
     plain = plain and problem.solver == "auto" and not isinstance(problem.adjust, np.ndarray)
     known = rule.value > 0.0 or rule.name in ("mad", "mad-fixed")
-    if not (plain and known and p <= _NARROW and n * p <= _FEW and data.size < _MODEST):
+    small = p <= _NARROW and n * p <= _SMALL and data.size < _MODEST
+    if not (plain and known and small) or (not rule.fixed and _parts(n, p) >= _MANY):
         return None
     if isinstance(loss, Linear) or problem.maxiter < 2 or not compiles(loss):
         return None
     address, c, shape = pointer(loss)
     # Rows without weights are as the caller has them, and so are then the kernel's weights.
-    one = data.plain or data.freq is data.inv_sd
-    alike = one or bool(np.all(data.freq == 1.0) and np.all(data.inv_sd == 1.0))
+    alike = data.plain or bool(np.all(data.freq == 1.0) and np.all(data.inv_sd == 1.0))
     factor = None if alike else np.where(data.freq > 0.0, data.inv_sd, 0.0)
     A, b = (data.A, data.b) if factor is None else (data.A * factor[:, None], data.b * factor)
     begun, found = x is not None, np.zeros((1, p)) if x is None else np.array(x, ndmin=2)
@@ -209,8 +217,8 @@ class _Solver:
     Where the scale moves, a Newton step is one in x and log s together, and `scale` is the scale
     after it. The sums at the old scale tell how they change with it, so that the one reading of A
     that gives the new scale is enough. As x follows the scale, and the scale x, the scale that is
-    found depends on the one assumed by a slope; two steps give it (a secant step, which is
-    Anderson's method of depth one).
+    found depends on the one assumed by a slope. The gradient of the scale gives it; where there is
+    none, two steps do (a secant step, which is Anderson's method of depth one).
     """
 
     def __init__(self, problem: Problem) -> None:
@@ -299,21 +307,30 @@ class _Solver:
         found = problem.scale_of(x, self.resid)
         if not found > 0.0 or sums.drift is None:
             return None
-        aim = found
-        if self.followed is not None and scale != self.followed[0]:
-            slope = (found - self.followed[1]) / (scale - self.followed[0])
-            if abs(slope) < _FOLLOWS:
-                aim = max(scale + (found - scale) / (1.0 - slope), 0.5 * found)
-        self.followed = (scale, found) if self.scale is not None else None
-        G, g = sums.gram, sums.gradient
+        before, self.followed = self.followed, None if self.scale is None else (scale, found)
+        G, g, drift = sums.gram, sums.gradient, sums.gradient - sums.drift
         if ridge is not None:
             G, g = G + np.diag(ridge), g - ridge * x
-        change = g + math.log(aim / scale) * (sums.gradient - sums.drift)
-        d = linalg.solve_gram(G, change)
-        if d is None:
+        both = linalg.solve_gram(G, np.column_stack([g, drift]))
+        if both is None:
             return None
+        # Where the step would go at this scale, and how it turns with the log of the scale.
+        ahead, turn = both.T
+        goal, slope = found, 0.0
+        if problem.rule.gradient is not None:
+            reach = math.sqrt(max(float(ahead @ g), 0.0) / problem.data.nobs)
+            t = problem.standardise(self.resid)
+            gradient = problem.rule.gradient(t, problem.factor, found, reach)
+            goal, slope = found + float(gradient @ ahead), float(gradient @ turn) / scale
+        elif before is not None and scale != before[0]:
+            slope = (found - before[1]) / (scale - before[0])
+        slope = slope if abs(slope) < _FOLLOWS else 0.0
+        aim = max(scale + (goal - scale) / (1.0 - slope), 0.5 * found)
+        change = math.log(aim / scale)
+        d = ahead + change * turn
         self.scale = aim
-        return linalg.Step(d, math.sqrt(max(float(d @ change), 0.0)), len(d), g)
+        norm = math.sqrt(max(float(d @ (g + change * drift)), 0.0))
+        return linalg.Step(d, norm, len(d), g)
 
     def _at(self, x: Array, scale: float) -> tuple[Sums, float]:
         """Return the sums with the penalty, and the objective."""

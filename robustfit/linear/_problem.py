@@ -15,7 +15,14 @@ from robustfit import covariance, linalg
 from robustfit import scale as scales
 from robustfit._checks import known, nonnegative, positive, real
 from robustfit._inputs import Data, Frame
-from robustfit._kernels import RowSums, Sums, median_size, newton_scale, rho_sums
+from robustfit._kernels import (
+    RowSums,
+    Sums,
+    median_size,
+    newton_scale,
+    rho_sums,
+    sizes_near,
+)
 from robustfit._streamed import Median, Streamed
 from robustfit.losses import Linear, Loss, get_loss
 from robustfit.result import Status
@@ -56,6 +63,8 @@ class ScaleRule:
     """How the scale follows from the standardised residuals.
 
     `value` is one known before, `at` the function of the coefficients for rows not in memory.
+    ``gradient(t, factor, s, reach)`` tells how s, the scale of t, changes with the coefficients
+    when these move the residuals by about `reach`.
     """
 
     name: str
@@ -63,6 +72,7 @@ class ScaleRule:
     fixed: bool = False
     value: float = 0.0
     at: Callable[[Array], float] | None = None
+    gradient: Callable[[Array, Array | None, float, float], Array] | None = None
 
 
 @dataclass(frozen=True)
@@ -337,7 +347,15 @@ def _mad(name: str, data: Data) -> ScaleRule:
             return median_size(t) / QUARTILE
         return float(scales.mad(t, center=0.0, weights=freq))
 
-    return ScaleRule(name, estimate, name != "mad")
+    def gradient(t: Array, factor: Array | None, s: float, reach: float) -> Array:
+        # The median moves with the rows that it may come to lie at.
+        t = t if freq is None else np.where(freq > 0.0, t, math.inf)
+        rows = sizes_near(t, QUARTILE * s, reach)
+        count = np.ones(len(rows)) if freq is None else freq[rows]
+        sign = np.sign(t[rows]) * count / (QUARTILE * np.sum(count))
+        return np.asarray(-(sign if factor is None else sign * factor[rows]) @ data.A[rows])
+
+    return ScaleRule(name, estimate, name != "mad", gradient=gradient)
 
 
 def _huber(name: str, data: Data) -> ScaleRule:
