@@ -196,7 +196,7 @@ class Data(Frame):
     @functools.cached_property
     def normal(self) -> tuple[Array, Array]:
         """A'WA and A'Wb, W = diag(row_weights)."""
-        return _kernels.gram(self.A, self.row_weights, self.b)
+        return _kernels.gram(self.A, None if self.plain else self.row_weights, self.b)
 
     @functools.cached_property
     def nobs(self) -> float:

@@ -27,6 +27,8 @@ _TYPICAL = 1000
 # Where so many values or fewer are left, a median is taken of them.
 _FEW = 50_000
 _BINS = 256
+# Keys of so many rows are computed at a time.
+_KEYS = 8192
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -222,7 +224,7 @@ def _survey(block: Block, omit: bool) -> _Survey:
     n, bad, where = len(A), 0, (0, 0)
     largest = _kernels.largest(A)
     finite = bool(np.all(np.isfinite(largest))) and all(
-        np.all(np.isfinite(v)) for v in (b, freq, var)
+        v.strides == (0,) or np.isfinite(np.max(np.abs(v), initial=0.0)) for v in (b, freq, var)
     )
     if not finite:
         good = np.isfinite(b) & np.isfinite(freq) & np.isfinite(var) & np.isfinite(A).all(axis=1)
@@ -230,14 +232,15 @@ def _survey(block: Block, omit: bool) -> _Survey:
         A, b, freq, var = A[good], b[good], freq[good], var[good]
         largest = _kernels.largest(A)
     least = (float(np.min(freq, initial=0.0)), float(np.min(var, initial=0.0)))
-    counts = np.where(var > 0.0, freq, 0.0)
-    size = np.abs(b[counts > 0.0])
-    some = size[size > 0.0]
-    some = some[:: -(-len(some) // _TYPICAL) or 1]
-    keys = _keys(block.first, len(some))
+    plain = freq.strides == var.strides == (0,)
+    counts = freq if plain else np.where(var > 0.0, freq, 0.0)
+    size = np.abs(b if plain else b[counts > 0.0])
+    some = size if np.all(size) else size[size > 0.0]
+    typical = some[:: -(-len(some) // _TYPICAL) or 1]
+    keys = _keys(block.first, np.arange(len(typical)))
     return _Survey(
-        n, float(np.sum(counts)), largest, float(np.max(size, initial=0.0)),
-        float(np.max(var, initial=0.0)), least, bad, where, keys, some, block.number,
+        n, float(len(b) if plain else np.sum(counts)), largest, float(np.max(size, initial=0.0)),
+        float(np.max(var, initial=0.0)), least, bad, where, keys, typical, block.number,
     )  # fmt: skip
 
 
@@ -279,9 +282,8 @@ class Sampled(NamedTuple):
     @classmethod
     def of(cls, data: Data, chosen: NDArray[np.intp]) -> Sampled:
         """Return some of the rows of a block."""
-        arrays = row_keys(data), data.A, data.b, data.freq, data.inv_sd
-        found: list[Any] = [a[chosen] for a in arrays]
-        return cls(*found)
+        found: list[Any] = [a[chosen] for a in (data.A, data.b, data.freq, data.inv_sd)]
+        return cls(row_keys(data, chosen), *found)
 
     def first(self, most: int) -> Sampled:
         """Return the rows with the smallest keys, in their order."""
@@ -300,20 +302,27 @@ class Sampled(NamedTuple):
         return Data(A=self.A, b=self.b, freq=self.freq, inv_sd=self.inv_sd, **shared)
 
 
-def row_keys(data: Data) -> NDArray[np.uint64]:
+def row_keys(data: Data, chosen: NDArray[np.intp] | None = None) -> NDArray[np.uint64]:
     """Return a random key for each row of a block that takes part, for any chunking the same."""
-    keys = _keys(data.first, len(data.b) if data.keep is None else len(data.keep))
-    return keys if data.keep is None else keys[data.keep]
+    rows = np.arange(len(data.b)) if data.keep is None else np.flatnonzero(data.keep)
+    return _keys(data.first, rows if chosen is None else rows[chosen])
 
 
-def _keys(first: int, rows: int) -> NDArray[np.uint64]:
+def _keys(first: int, rows: NDArray[np.intp]) -> NDArray[np.uint64]:
     """Return SplitMix64 of row numbers (Steele and others 2014, doi:10.1145/2660193.2660195)."""
+    keys = rows.astype(np.uint64)
     with np.errstate(over="ignore"):
-        z = np.arange(rows, dtype=np.uint64) + np.uint64(first + 1)
-        z *= np.uint64(0x9E3779B97F4A7C15)
-        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        return np.asarray(z ^ (z >> np.uint64(31)))
+        # So few that temporaries stay in the cache.
+        for low in range(0, len(keys), _KEYS):
+            z = keys[low : low + _KEYS]
+            z += np.uint64(first + 1)
+            z *= np.uint64(0x9E3779B97F4A7C15)
+            z ^= z >> np.uint64(30)
+            z *= np.uint64(0xBF58476D1CE4E5B9)
+            z ^= z >> np.uint64(27)
+            z *= np.uint64(0x94D049BB133111EB)
+            z ^= z >> np.uint64(31)
+    return keys
 
 
 def below(keys: NDArray[np.uint64], share: float) -> NDArray[np.intp]:

@@ -46,7 +46,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from robustfit import linalg
+from robustfit import _kernels, linalg
 from robustfit._kernels import row_blocks
 from robustfit.losses import Loss
 
@@ -281,13 +281,8 @@ class Moments(NamedTuple):
 
 def moments_of(fitted: Fitted) -> Moments:
     """Return the sums over the rows of a block, or over all."""
-    f = fitted.freq
-    return Moments(
-        float(f @ fitted.dpsi),
-        float(f @ (fitted.dpsi - 1.0) ** 2),
-        float(f @ fitted.loss.psi(fitted.u) ** 2),
-        float(f @ fitted.weight),
-    )
+    count = None if fitted.freq.strides == (0,) else fitted.freq
+    return Moments(*_kernels.moments(fitted.u, fitted.loss, count).tolist())
 
 
 def degrees_of_freedom(fitted: Solution, cov_type: str) -> float:
@@ -540,10 +535,13 @@ def z_blocks(fitted: Fitted) -> Iterator[tuple[slice, Array]]:
 def gram(fitted: Fitted, values: Array) -> Array:
     """Return the sum of values z z', repetitions counted."""
     w = fitted.freq * values
+    root, own = fitted.root, w * fitted.inv_sd**2
     if linalg.implicit(fitted.A):
-        G = linalg.implicit_gram(fitted.A, w * fitted.inv_sd**2)
-        return np.asarray(fitted.root.T @ G @ fitted.root)
-    start = np.zeros((fitted.root.shape[1],) * 2)
+        return np.asarray(root.T @ linalg.implicit_gram(fitted.A, own) @ root)
+    if root.shape[0] == root.shape[1] and not np.any(np.tril(root, -1)):
+        # A triangle is the root of a Gram matrix: the digits of another one serve as well.
+        return np.asarray(root.T @ _kernels.gram(fitted.A, own, w)[0] @ root)
+    start = np.zeros((root.shape[1],) * 2)
     parts = ((z * w[rows, None]).T @ z for rows, z in z_blocks(fitted))
     return np.asarray(sum(parts, start))
 

@@ -11,11 +11,11 @@ from __future__ import annotations
 import abc
 import functools
 import importlib
-import itertools
 import mmap
 import os
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from robustfit import _checks
-from robustfit._kernels import in_order, worker_threads
+from robustfit._kernels import in_order, merged, worker_threads
 
 __all__ = ["Block", "Rows", "from_arrays", "from_blocks", "from_parquet"]
 
@@ -82,33 +82,53 @@ class Rows(abc.ABC):
 
     @abc.abstractmethod
     def blocks(self) -> Iterator[Block]:
-        """Yield the blocks in order.
+        """Yield the blocks in order."""
 
-        A block may be overwritten when ``threads + 2`` more were read.
+    @contextmanager
+    def _readers(self) -> Iterator[Iterable[Callable[[], Block]]]:
+        """Give functions that return a block each, to be called in any thread.
+
+        The block may be overwritten at the next call in that thread.
         """
+        blocks = self.blocks()
+        try:
+            yield (functools.partial(_given, block) for block in blocks)
+        finally:
+            close = getattr(blocks, "close", None)
+            if close is not None:
+                close()
 
     def map(self, function: Callable[..., Any], *args: Any) -> Iterator[Any]:
         """Yield ``function(block, *args)`` for the blocks in order; threads work on them."""
         self.passes += 1
-        found = in_order(lambda block: function(block, *args), self.blocks())
-        for blocks, result in enumerate(found, 1):
-            if self.progress is not None:
-                self.progress(self.passes, blocks)
-            yield result
+        with self._readers() as readers:
+            found = in_order(lambda read: function(read(), *args), readers)
+            for blocks, result in enumerate(found, 1):
+                self._tell(blocks)
+                yield result
 
     def fold(
         self, function: Callable[..., Any], *args: Any, merge: Callable[[Any, Any], Any]
     ) -> Any:
         """Return what ``function(block, *args)`` returns for the blocks, merged in order."""
-        found = self.map(function, *args)
-        first = next(found, None)
-        if first is None:
+        self.passes += 1
+        with self._readers() as readers:
+            found = merged(lambda read: function(read(), *args), readers, merge, self._tell)
+        if not found:
             raise ValueError("A must have at least a block of rows, got none")
-        return functools.reduce(merge, found, first)
+        return found[0]
+
+    def _tell(self, blocks: int) -> None:
+        if self.progress is not None:
+            self.progress(self.passes, blocks)
 
     def delayed(self, function: Callable[..., Any], *args: Any, rows: int) -> Any:
         """Return a lazy vector of `rows` values, those of ``function(block, *args)`` in order."""
         return LazyVector(self, function, args, rows)
+
+
+def _given(block: Block) -> Block:
+    return block
 
 
 class LazyVector:
@@ -292,41 +312,57 @@ class _ArrayRows(Rows):
         self._arrays, self._size, self.names = arrays, size, names
 
     def blocks(self) -> Iterator[Block]:
+        with self._open(reuse=False) as readers:
+            for read in readers:
+                yield read()
+
+    def _readers(self) -> Any:
+        return self._open(reuse=True)
+
+    @contextmanager
+    def _open(self, *, reuse: bool) -> Iterator[Iterable[Callable[[], Block]]]:
         n = self._arrays[0].shape[0]
         with ExitStack() as stack:
-            read = [_reader(array, self._size, stack) for array in self._arrays]
-            for number, start in enumerate(range(0, n, self._size)):
+            parts = [_reader(array, self._size, stack, reuse) for array in self._arrays]
+
+            def read(number: int, start: int) -> Block:
                 stop = min(start + self._size, n)
-                A, b, freq, var = (part(start, stop) for part in read)
-                yield Block(A, b, freq, var, number, start)
+                A, b, freq, var = (part(start, stop) for part in parts)
+                return Block(A, b, freq, var, number, start)
+
+            yield (
+                functools.partial(read, number, start)
+                for number, start in enumerate(range(0, n, self._size))
+            )
 
 
-def _reader(array: Any, size: int, stack: ExitStack) -> Callable[[int, int], Any]:
-    """Return a function that returns the rows from `start` to `stop` of an array."""
+def _reader(array: Any, size: int, stack: ExitStack, reuse: bool) -> Callable[[int, int], Any]:
+    """Return a function that returns the rows from `start` to `stop` of an array.
+
+    Of a file they are read into memory that is used again in the same thread, if `reuse`.
+    """
     if array is None:
         return lambda start, stop: None
     place = _place(array)
     if place is None:
         return lambda start, stop: array[start:stop]
     name, offset = place
-    file = stack.enter_context(Path(name).open("rb", buffering=0))  # noqa: SIM115
-    # Those in use, see `in_order`, and that which is being read.
-    buffers = itertools.cycle(
-        [np.empty((size, *array.shape[1:]), array.dtype) for _ in range(worker_threads() + 3)]
-    )
     width = array.dtype.itemsize * int(np.prod(array.shape[1:], dtype=np.int64))
+    own = threading.local()
 
     def read(start: int, stop: int) -> Any:
-        buffer = next(buffers)[: stop - start]
-        _fill(
-            memoryview(cast(Any, buffer.reshape(-1).view(np.uint8))), file, offset + start * width
-        )
-        return buffer
+        if not hasattr(own, "file"):
+            own.file = stack.enter_context(Path(name).open("rb", buffering=0))  # noqa: SIM115
+        if not (reuse and hasattr(own, "buffer")):
+            own.buffer = np.empty((size, *array.shape[1:]), array.dtype)
+        rows = own.buffer[: stop - start]
+        _fill(rows.reshape(-1).view(np.uint8), own.file, offset + start * width)
+        return rows
 
     return read
 
 
-def _fill(target: memoryview, file: BinaryIO, offset: int) -> None:
+def _fill(target: Any, file: BinaryIO, offset: int) -> None:
     file.seek(offset)
     while len(target) > 0:
         count = cast(Any, file).readinto(target)

@@ -17,7 +17,7 @@ from robustfit._kernels import _dense, _loss, _tiles
 from robustfit._kernels._loss import ALL, CURVE, FAR, WEIGHT, compiles, pointer, values
 from robustfit._kernels._threads import added_in_threads, in_threads
 from robustfit.losses import Loss
-from robustfit.losses._compiled import named
+from robustfit.losses._compiled import kernels, named
 
 Array = NDArray[np.float64]
 
@@ -222,7 +222,7 @@ def largest(A: NDArray[Any]) -> Array:
     return np.asarray(np.max(in_threads(work, n, _chunk(n, p), 2.0 * n * p), axis=0))
 
 
-def gram(A: NDArray[Any], w: Array, r: Array) -> tuple[Array, Array]:
+def gram(A: NDArray[Any], w: Array | None, r: Array) -> tuple[Array, Array]:
     """Return A'WA and A'Wr in one pass over the rows."""
     n, p = A.shape
     if A.size > _FEW:
@@ -231,7 +231,7 @@ def gram(A: NDArray[Any], w: Array, r: Array) -> tuple[Array, Array]:
     G, g = np.zeros((p, p)), np.zeros(p)
     for rows in row_blocks(n, p):
         block = A[rows]
-        weighted = block * w[rows, None]
+        weighted = block if w is None else block * w[rows, None]
         G += weighted.T @ block
         g += weighted.T @ r[rows]
     return G, g
@@ -246,6 +246,23 @@ def by_rows(function: Callable[..., Array], *values: Array) -> Array:
 
     in_threads(work, n, _chunk(n, 1), 30.0 * n)
     return out
+
+
+def moments(u: Array, loss: Loss, count: Array | None) -> Array:
+    """Return the sums of psi', (psi' - 1)**2, psi**2 and the weight at u, times the count."""
+    if len(u) <= _FEW or not compiles(loss):
+        w, slope = np.asarray(loss.weight(u)), np.asarray(loss.dpsi(u))
+        values = np.stack([slope, (slope - 1.0) ** 2, (w * u) ** 2, w])
+        return values.sum(axis=1) if count is None else values @ count
+    address, c, shape = pointer(loss)
+
+    def work(part: slice) -> Array:
+        out = np.zeros(4)
+        f = np.empty(0) if count is None else np.array(count[part])
+        _add_moments(address, u[part], c, shape, f, out)
+        return out
+
+    return np.asarray(added_in_threads(work, len(u), _CHUNK, 30.0 * len(u)))
 
 
 def m_scale(
@@ -382,6 +399,31 @@ def _fold(kind: str) -> Callable[..., Any]:
             _tiles.add_gram(R, R_step, address(w), p, m, G, out_step)
 
     return cast(Callable[..., Any], fold)
+
+
+@kernels(_dense.STAMP, _loss.STAMP)
+def _add_moments(address: Any, u: Any, c: Any, shape: Any, count: Any, out: Any) -> None:
+    """Add to out what `moments` returns."""
+    m = _BLOCK
+    r, one, f, w, slope = np.empty(m), np.ones(m), np.ones(m), np.empty(m), np.empty(m)
+    for low in range(0, len(u), m):
+        rows = min(m, len(u) - low)
+        _dense.part(u, low, rows, r)
+        if len(count) > 0:
+            _dense.part(count, low, rows, f)
+        for i in range(rows, m):
+            f[i] = 0.0
+        values(address, WEIGHT, r, one, 1.0, c, shape, slope, slope, w)
+        values(address, CURVE, r, one, 1.0, c, shape, slope, slope, slope)
+        for i in range(m):
+            r[i] = min(max(r[i], -FAR), FAR) * w[i]
+        out[3] += _dense.dot(f, w)
+        out[0] += _dense.dot(f, slope)
+        for i in range(m):
+            slope[i] = (slope[i] - 1.0) * (slope[i] - 1.0)
+            r[i] *= r[i]
+        out[1] += _dense.dot(f, slope)
+        out[2] += _dense.dot(f, r)
 
 
 @_tiles.jit

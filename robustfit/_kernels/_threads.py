@@ -58,18 +58,23 @@ def in_threads(
                 return
             results[k] = work(parts[k])
 
+    _run(worker, threads, stopped.set)
+    return results
+
+
+def _run(worker: Callable[[], None], threads: int, stop: Callable[[], None]) -> None:
+    """Run a worker in each of several threads until all have ended."""
     running = [_pool(threads).submit(worker) for _ in range(threads)]
     try:
         for future in running:
             future.result()
     except BaseException:
         # After an error or an interrupt nothing more is begun, and nothing goes on unseen.
-        stopped.set()
+        stop()
         for future in running:
             future.cancel()
             _ = future.cancelled() or future.exception()
         raise
-    return results
 
 
 def added_in_threads(work: Callable[[slice], Any], count: int, size: int, cost: float) -> Any:
@@ -92,6 +97,78 @@ def added_in_threads(work: Callable[[slice], Any], count: int, size: int, cost: 
 
     in_threads(one, count, size, cost)
     return total[0]
+
+
+def merged(
+    work: Callable[[_Item], _Result],
+    items: Iterable[_Item],
+    merge: Callable[[_Result, _Result], _Result],
+    done: Callable[[int], object],
+) -> list[_Result]:
+    """Return what ``work(item)`` returns for the items, merged in order; nothing for no items.
+
+    A thread that is through with an item reads the next itself: to hand it over to another takes
+    as long as some thousand rows. At most two more items than threads are in use at a time. `done`
+    is told how many are merged.
+    """
+    source, most = iter(items), worker_threads() + 2
+    reading, turn = threading.Lock(), threading.Condition()
+    ready: dict[int, Future[_Result]] = {}
+    total: list[_Result] = []
+    read = due = 0
+    ended = False
+
+    def end() -> None:
+        nonlocal ended
+        with turn:
+            ended = True
+            turn.notify_all()
+
+    def take() -> tuple[int, list[_Item]]:
+        nonlocal read
+        with reading:
+            with turn:
+                turn.wait_for(lambda: ended or read - due < most)
+            number, read = read, read + 1
+            for item in () if ended else source:
+                return number, [item]
+            end()
+            return number, []
+
+    def put(number: int, future: Future[_Result]) -> None:
+        nonlocal due
+        with turn:
+            # In the order of the items, whichever is ready first; so are errors.
+            ready[number] = future
+            while due in ready:
+                result = ready.pop(due).result()
+                total[:] = [merge(total[0], result) if total else result]
+                due += 1
+                done(due)
+            turn.notify_all()
+
+    def worker() -> None:
+        try:
+            with alone():
+                while True:
+                    number, found = take()
+                    if not found:
+                        return
+                    future: Future[_Result] = Future()
+                    try:
+                        future.set_result(work(found[0]))
+                    except BaseException as error:
+                        future.set_exception(error)
+                    put(number, future)
+        except BaseException:
+            end()
+            raise
+
+    if getattr(_here, "working", False):
+        worker()
+    else:
+        _run(worker, worker_threads(), end)
+    return total
 
 
 def in_order(
@@ -133,9 +210,6 @@ def in_order(
         for future in unfinished:
             future.cancel()
             _ = future.cancelled() or future.exception()
-        close = getattr(source, "close", None)
-        if close is not None:
-            close()
 
 
 def worker_threads() -> int:

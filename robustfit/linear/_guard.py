@@ -323,12 +323,16 @@ def _pair(data: Data, x: Array, scale: float, other: Array, own: float) -> Array
 
 
 def _deviations(data: Data, x: Array) -> Array:
-    return np.abs(data.residuals(x)) * data.inv_sd
+    size = np.abs(data.residuals(x))
+    return size if data.plain else size * data.inv_sd
 
 
 def _counts(data: Data, x: Array, scale: float) -> tuple[float, int]:
     """Return how many observations a fit holds, and how many rows it does not."""
     core = _within(_deviations(data, x), scale)
+    if data.plain:
+        held = int(np.count_nonzero(core))
+        return float(held), len(core) - held
     return float(data.freq @ core), int(np.sum(~core & (data.freq > 0.0)))
 
 

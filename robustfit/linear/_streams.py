@@ -381,12 +381,15 @@ def weights_of(data: Data, part: _Part, floor: float) -> Array:
         return exact_rows(data, part.x, floor).astype(np.float64)
     if not part.scale > 0.0:
         return np.zeros(len(data.b))
-    return np.asarray(part.loss.weight(data.residuals(part.x) * data.inv_sd / part.scale))
+    resid = data.residuals(part.x)
+    u = (resid if data.plain else resid * data.inv_sd) / part.scale
+    return np.asarray(part.loss.weight(u))
 
 
 def _weight_sums(data: Data, part: _Part, floor: float) -> tuple[float, float]:
     weights = weights_of(data, part, floor)
-    return float(data.freq @ weights), float(data.freq @ weights**2)
+    counted = weights if data.plain else data.freq * weights
+    return float(np.sum(counted)), float(counted @ weights)
 
 
 def _resid(data: Data, part: _Part) -> Array:

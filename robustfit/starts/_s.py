@@ -596,6 +596,8 @@ class _StreamedProblem(_Whole):
 def _block_sums(
     data: Data, loss: Loss, basis: Array | None, x: Array, s: float, newton: bool
 ) -> Sums:
+    if data.plain:
+        return RowSums(data.A, data.b, loss, basis=basis)(x, s, newton)
     freq, sd = data.freq, data.inv_sd
     return RowSums(data.A, data.b, loss, freq, sd, data.row_weights, basis)(x, s, newton)
 
