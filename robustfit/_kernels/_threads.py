@@ -167,7 +167,8 @@ def merged(
     if getattr(_here, "working", False):
         worker()
     else:
-        _run(worker, worker_threads(), end)
+        with _one_thread_for_blas():
+            _run(worker, worker_threads(), end)
     return total
 
 
@@ -243,12 +244,16 @@ def threads_of_our_own(n: int, p: int) -> Iterator[None]:
     the main thread: the limit is one of the process, and threads that set it and take it back
     in turns can leave it behind.
     """
-    main = threading.current_thread() is threading.main_thread()
-    if p > WIDE or n * p < _BLAS_THREADS or not main:
+    if p > WIDE or n * p < _BLAS_THREADS:
         yield
         return
-    with _blas().limit(limits=1):
+    with _one_thread_for_blas():
         yield
+
+
+def _one_thread_for_blas() -> contextlib.AbstractContextManager[Any]:
+    main = threading.current_thread() is threading.main_thread()
+    return cast(Any, _blas().limit(limits=1)) if main else contextlib.nullcontext()
 
 
 @functools.cache
