@@ -431,11 +431,15 @@ def _start(
 
 def _least_squares(problem: Problem) -> Array:
     """Return the penalised least-squares fit; as a start only, the first digits are enough."""
-    data, ridge, last = problem.data, problem.ridge, isinstance(problem.loss, Linear)
+    data, ridge = problem.data, problem.ridge
+    last = isinstance(problem.loss, Linear) or problem.rule.name == "mad-fixed"
     if problem.implicit:
-        rows = problem.memory
-        zero = np.zeros(rows.columns)
-        return linalg.implicit_step(rows.A, rows.row_weights, rows.b, x=zero, ridge=ridge).d
+        rows, x, r = problem.memory, np.zeros(data.columns), problem.memory.b
+        # The second step removes most of the rounding of the first.
+        for _ in range(2):
+            x = x + linalg.implicit_step(rows.A, rows.row_weights, r, x=x, ridge=ridge).d
+            r = problem.residuals(x)
+        return x
     if not last:
         G, g = data.normal
         x = linalg.solve_gram(G if ridge is None else G + np.diag(ridge), g)

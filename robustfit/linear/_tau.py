@@ -84,7 +84,8 @@ def tau_fit(
             break
         u = resid * data.inv_sd / scale
         rho, slope = data.freq @ outer.rho(u), data.freq @ (outer.psi(u) * u)
-        share = float(2.0 * rho - slope) / float(data.freq @ (inner.psi(u) * u))
+        # Not negative, but for rounding.
+        share = max(float(2.0 * rho - slope), 0.0) / float(data.freq @ (inner.psi(u) * u))
         w = data.row_weights * (share * inner.weight(u) + outer.weight(u)) / (share + 1.0)
         step = linalg.weighted_step(data.A, w, resid, x=x, solver=problem.solver)
         length = step.norm / scale
