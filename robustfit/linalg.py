@@ -144,6 +144,15 @@ def implicit_step(A: Any, w: Array, r: Array, *, x: Array, ridge: Array | None =
     return Step(d, math.sqrt(square), len(d), g)
 
 
+def implicit_least_squares(A: Any, b: Array, w: Array, ridge: Array | None) -> Array:
+    """Return the weighted least-squares solution for an implicit design."""
+    x: Array = np.zeros(A.shape[1])
+    # The second step removes most of the rounding of the first.
+    for _ in range(2):
+        x = x + implicit_step(A, w, b - A @ x, x=x, ridge=ridge).d
+    return x
+
+
 def _by_normal_equations(A: Any, w: Array, g: Array, penalty: Array) -> Array | None:
     """Return the solution d of (A'WA + penalty) d = g, None if that is not worth it or singular."""
     if A.shape[1] <= _FEW_COLUMNS:

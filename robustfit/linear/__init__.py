@@ -434,12 +434,8 @@ def _least_squares(problem: Problem) -> Array:
     data, ridge = problem.data, problem.ridge
     last = isinstance(problem.loss, Linear) or problem.rule.name == "mad-fixed"
     if problem.implicit:
-        rows, x, r = problem.memory, np.zeros(data.columns), problem.memory.b
-        # The second step removes most of the rounding of the first.
-        for _ in range(2):
-            x = x + linalg.implicit_step(rows.A, rows.row_weights, r, x=x, ridge=ridge).d
-            r = problem.residuals(x)
-        return x
+        rows = problem.memory
+        return linalg.implicit_least_squares(rows.A, rows.b, rows.row_weights, ridge)
     if not last:
         G, g = data.normal
         x = linalg.solve_gram(G if ridge is None else G + np.diag(ridge), g)
