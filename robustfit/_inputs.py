@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from robustfit import _kernels, linalg
+from robustfit.rows import add
 
 Array = NDArray[np.float64]
 
@@ -20,6 +21,8 @@ _LARGEST = 1e150
 _MODEST = 1e150
 # Designs of up to this many elements are copied.
 _SMALL = 1_000_000
+# Rows of a block of many.
+_BLOCK_ROWS = 1 << 16
 # So many vectors of residuals are kept: at the S-estimate, a rival of it and the M-estimate.
 _RECENT = 3
 # So many values tell what a typical one is.
@@ -148,16 +151,58 @@ class Data(Frame):
             A = times(A, frame.column_unit)
         return cls(
             A=A,
-            b=_in_unit(b, frame.unit),
+            b=_in_unit(b, frame),
             freq=freq if var.strides == (0,) else np.where(var > 0.0, freq, 0.0),
             inv_sd=var if var.strides == (0,) else np.sqrt(var),
             keep=keep,
             **{f.name: getattr(frame, f.name) for f in fields(Frame)},
         )
 
-    def fold(self, function: Callable[..., Any], *args: Any, merge: object = None) -> Any:
-        """Return ``function(self, *args)``: all rows are one block."""
-        return function(self, *args)
+    def fold(
+        self,
+        function: Callable[..., Any],
+        *args: Any,
+        merge: Callable[[Any, Any], Any] = add,
+    ) -> Any:
+        """Return ``function(data, *args)``, merged from blocks of rows if there are many.
+
+        Vectors of n among the arguments are divided as the rows are.
+        """
+        n, p = self.shape
+        if not self._many:
+            return function(self, *args)
+
+        def work(rows: slice) -> Any:
+            return function(self._block(rows), *(_part(a, rows, n) for a in args))
+
+        return _kernels.merged_in_threads(work, n, _BLOCK_ROWS, 30.0 * n * p, merge)
+
+    def each(
+        self, function: Callable[..., NDArray[Any]], *args: Any, dtype: Any = np.float64
+    ) -> NDArray[Any]:
+        """Return the vector of what ``function(data, *args)`` returns for each row."""
+        n, p = self.shape
+        if not self._many:
+            return function(self, *args)
+        out = np.empty(n, dtype)
+
+        def work(rows: slice) -> None:
+            out[rows] = function(self._block(rows), *(_part(a, rows, n) for a in args))
+
+        _kernels.in_threads(work, n, _BLOCK_ROWS, 30.0 * n * p)
+        return out
+
+    @property
+    def _many(self) -> bool:
+        """Whether what is computed of the rows is computed in blocks of them."""
+        return len(self.b) * self.width > _kernels.LARGE_ELEMENTS and not linalg.implicit(self.A)
+
+    def _block(self, rows: slice) -> Data:
+        """Return some of the rows, as views."""
+        own = {name: getattr(self, name)[rows] for name in ("A", "b", "freq", "inv_sd")}
+        block = replace(self, **own, keep=None)
+        block._recent.update((x, r[rows]) for x, r in self._recent.items())
+        return block
 
     @functools.cached_property
     def _recent(self) -> dict[bytes, Array]:
@@ -187,6 +232,10 @@ class Data(Frame):
     def plain(self) -> bool:
         """Whether no weights were given."""
         return self.freq.strides == self.inv_sd.strides == (0,)
+
+    def count(self, rows: NDArray[np.bool_]) -> float:
+        """Return how many observations some rows are."""
+        return float(np.count_nonzero(rows) if self.plain else self.freq @ rows)
 
     @property
     def row_weights(self) -> Array:
@@ -252,6 +301,11 @@ class Data(Frame):
         return out
 
 
+def _part(value: Any, rows: slice, n: int) -> Any:
+    """Return the part of a vector of n that belongs to some rows, anything else as it is."""
+    return value[rows] if isinstance(value, np.ndarray) and value.shape == (n,) else value
+
+
 def prepare(
     A: ArrayLike,
     b: ArrayLike,
@@ -281,36 +335,40 @@ def prepare(
     freq, var = _weights(freq_weights, "freq_weights", n), _weights(var_weights, "var_weights", n)
     largest = _largest_of_implicit(design) if implicit else _kernels.largest(design)
     given = {"b": response, "freq_weights": freq, "var_weights": var}
-    finite = bool(np.all(np.isfinite(largest))) and all(
-        values.strides == (0,) or np.isfinite(_kernels.largest(values[:, None])[0])
-        for values in given.values()
-    )
+    sizes = {name: _size(values) for name, values in given.items()}
+    finite = bool(np.all(np.isfinite([*largest, *sizes.values()])))
     checked = given if implicit else {"A": design, **given}
     keep = None if finite else _finite_rows(checked, nan_policy)
     if keep is not None:
         design, response = design[keep], response[keep]
         n = len(response)
         freq, var = _some(freq, keep, n), _some(var, keep, n)
-        largest = _kernels.largest(design)
+        largest, sizes["b"] = _kernels.largest(design), _size(response)
     for name, w in (("freq_weights", freq), ("var_weights", var)):
-        if np.min(w, initial=0.0) < 0.0:
+        if w.strides != (0,) and np.min(w, initial=0.0) < 0.0:
             raise ValueError(f"{name} must not be negative, got {float(np.min(w))!r}")
     if p == 0:
         raise ValueError(f"A must have at least a column, got shape {(n, p)}")
-    if not np.any((freq > 0.0) & (var > 0.0)):
-        raise ValueError(f"A must have a row with positive weight, got shape {(n, p)}")
-    if not np.any(largest):
-        raise ValueError(f"A must have a column that is not zero, got shape {(n, p)}")
     if var_weights is not None:
         freq = np.where(var > 0.0, freq, 0.0)
     counted = freq_weights is not None or var_weights is not None
-    unit = _unit(response[freq > 0.0] if counted else response)
+    known = response[freq > 0.0] if counted else response
+    if len(known) == 0:
+        raise ValueError(f"A must have a row with positive weight, got shape {(n, p)}")
+    if not np.any(largest):
+        raise ValueError(f"A must have a column that is not zero, got shape {(n, p)}")
+    unit = _unit(known, _size(known) if counted else sizes["b"])
     if n > _SOME and 1.0 / _ORDINARY <= unit <= _ORDINARY:
         # Many responses are referred to rather than copied.
         unit = 1.0
-    top = float(_kernels.largest(response[:, None])[0])
-    frame = frame_of(largest, unit, top, labels)
+    frame = frame_of(largest, unit, sizes["b"], labels)
     return Data.of(frame, _own(design, A), response, freq, var, keep)
+
+
+def _size(values: Array) -> float:
+    """Return the largest absolute value, NaN where one is not finite."""
+    some = values[:1] if values.strides == (0,) else values
+    return float(_kernels.largest(some[:, None])[0])
 
 
 def frame_of(largest: Array, unit: float, top: float, names: tuple[str, ...]) -> Frame:
@@ -343,13 +401,12 @@ def _ordinary(design: Array, response: Array, names: tuple[str, ...]) -> Data | 
     )  # fmt: skip
 
 
-def _unit(b: Array) -> float:
-    """Return the power of two to divide the response by.
+def _unit(b: Array, top: float) -> float:
+    """Return the power of two to divide a response by, of which the largest is `top`.
 
     That of a typical value, so that the squares of good residuals do not vanish beside a gross
     error, but large enough that nothing leaves the range of doubles.
     """
-    top = float(_kernels.largest(b[:, None])[0])
     if top == 0.0:
         return 1.0
     some = np.abs(b[:: max(1, len(b) // _SOME)])
@@ -363,11 +420,11 @@ def response_unit(typical: float, largest: float) -> float:
     return max(linalg.power_of_two(typical), 2.0**-500 * linalg.power_of_two(largest))
 
 
-def _in_unit(b: Array, unit: float) -> Array:
+def _in_unit(b: Array, frame: Frame) -> Array:
     """Return b / unit, cut off where that is no longer a number whose square is finite."""
-    if unit == 1.0 and _kernels.largest(b[:, None])[0] <= _LARGEST:
+    if frame.unit == 1.0 and frame.size < _LARGEST:
         return b
-    scaled = b / unit
+    scaled = b / frame.unit
     return np.clip(scaled, -_LARGEST, _LARGEST, out=scaled)
 
 

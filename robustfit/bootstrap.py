@@ -137,7 +137,7 @@ def _scale_effect(fitted: Fitted, bread: Array) -> tuple[Array, Array]:
     stage = fitted.s_stage
     if stage is None or not covariance.at_s_scale(fitted):
         return np.zeros(len(fitted.freq)), np.zeros(len(bread))
-    u = stage.resid * fitted.inv_sd / stage.scale
+    u = fitted.s_resid * fitted.inv_sd / stage.scale
     growth = float(np.sum(fitted.freq * stage.loss.psi(u) * u))
     ratio = fitted.shrink if fitted.adjusted else 1.0
     by_scale = bread @ covariance.total(fitted, fitted.dpsi * fitted.u * ratio)

@@ -150,7 +150,7 @@ def compare_start(fitted: Fitted) -> dict[str, float]:
             weights=fitted.freq,
         )
         found["s_scale_ratio"] = float(own / stage.scale)
-        found |= _difference("s", fitted, fitted.resid - stage.resid, stage.loss)
+        found |= _difference("s", fitted, fitted.A @ stage.step, stage.loss)
     step = linalg.least_squares(fitted.A, fitted.resid, fitted.row_weights)
     return found | _difference("ls", fitted, fitted.A @ step, Linear())
 

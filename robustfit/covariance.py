@@ -67,22 +67,19 @@ class SStage:
 
     Attributes
     ----------
-    resid : ndarray of shape (n,)
-        b - A x_S, in response units.
+    step : ndarray of shape (p,)
+        S-coefficients less those of the fit, for the columns of `Fitted.A`.
     loss : Loss
         The bounded loss of the S-estimate; the M-scale uses chi = rho / sup rho.
     breakdown : float
         Right-hand side of the M-scale equation, ``mean chi = breakdown``.
-    x : ndarray of shape (p,)
-        S-coefficients, for the columns of `Fitted.A`.
     scale : float
-        M-scale of `resid`, in response units; also that of the M-step.
+        M-scale of the residuals, in response units; also that of the M-step.
     """
 
-    resid: Array
+    step: Array
     loss: Loss
     breakdown: float
-    x: Array
     scale: float
 
 
@@ -146,6 +143,12 @@ class Fitted:
         """Leverage of each row as one observation."""
         return linalg.row_leverage(self.A, self.freq, self.inv_sd)
 
+    @property
+    def s_resid(self) -> Array:
+        """Residuals of the S-estimate, in response units."""
+        assert self.s_stage is not None
+        return _kernels.residuals(self.A, self.resid, self.s_stage.step)
+
     @functools.cached_property
     def shrink(self) -> Array:
         """sqrt(1 - leverage), at least 0.01, as MATLAB and GSL bound it."""
@@ -199,9 +202,7 @@ class Fitted:
         """Return the same solution of the response divided by `unit`."""
         stage = self.s_stage
         if stage is not None:
-            stage = dataclasses.replace(
-                stage, resid=stage.resid / unit, x=stage.x / unit, scale=stage.scale / unit
-            )
+            stage = dataclasses.replace(stage, step=stage.step / unit, scale=stage.scale / unit)
         return dataclasses.replace(
             self, resid=self.resid / unit, scale=self.scale / unit, s_stage=stage
         )
@@ -448,7 +449,7 @@ class _AvarSums(NamedTuple):
 def _avar_sums(fitted: Fitted) -> _AvarSums:
     stage = fitted.s_stage
     assert stage is not None
-    u = stage.resid * fitted.inv_sd / stage.scale
+    u = fitted.s_resid * fitted.inv_sd / stage.scale
     chi = stage.loss.rho(u) / stage.loss.sup
     ratio = fitted.shrink if fitted.adjusted else 1.0
     return _AvarSums(

@@ -25,6 +25,7 @@ from regression_data import classic, contaminated
 
 import robustfit as rf
 from robustfit import _jit, cli
+from robustfit._kernels import in_threads
 from robustfit.torch import irls as tensors
 
 A, B = contaminated(n=400, p=4, outliers=80)
@@ -105,6 +106,26 @@ def test_an_interrupt_at_any_moment_leaves_no_trace(name):
         assert blas_threads() == threads
     assert came > 0
     np.testing.assert_array_equal(call(), expected)
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="this system has no timers")
+def test_threads_stand_thousands_of_interrupts():
+    busy = []
+
+    def work(part):
+        busy.append(part)
+        busy.remove(part)
+        return part.start
+
+    def call():
+        while True:
+            in_threads(work, 4, 1, 1e9, threads=2)
+
+    for after in RNG.uniform(2e-5, 4e-4, 2000):
+        assert interrupted(call, after)
+        # Nothing goes on unseen.
+        assert not busy
+    assert in_threads(work, 4, 1, 1e9, threads=2) == [0, 1, 2, 3]
 
 
 @pytest.mark.parametrize("calls", [1, 2, 4])

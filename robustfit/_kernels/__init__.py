@@ -23,6 +23,7 @@ from robustfit._kernels._threads import (
     in_order,
     in_threads,
     merged,
+    merged_in_threads,
     threads_of_our_own,
     worker_threads,
 )
@@ -43,6 +44,7 @@ __all__ = [
     "m_scale",
     "median_size",
     "merged",
+    "merged_in_threads",
     "moments",
     "newton_scale",
     "residual_twice",

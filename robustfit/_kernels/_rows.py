@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from robustfit._jit import jit
 from robustfit._kernels import _dense, _loss, _tiles
 from robustfit._kernels._loss import ALL, CURVE, FAR, WEIGHT, compiles, pointer, values
-from robustfit._kernels._threads import added_in_threads, in_threads
+from robustfit._kernels._threads import in_threads, merged_in_threads
 from robustfit.losses import Loss
 from robustfit.losses._compiled import kernels, named
 
@@ -179,7 +179,7 @@ def _pass(
         fold(kind, newton, *loss, A[part], right, padded, f, k, v, M, out_resid[part], out)
         return out
 
-    return np.asarray(added_in_threads(work, n, _chunk(n, p), n * (30.0 + p * p)))
+    return np.asarray(merged_in_threads(work, n, _chunk(n, p), n * (30.0 + p * p)))
 
 
 def _chunk(n: int, p: int) -> int:
@@ -262,7 +262,7 @@ def moments(u: Array, loss: Loss, count: Array | None) -> Array:
         _add_moments(address, u[part], c, shape, f, out)
         return out
 
-    return np.asarray(added_in_threads(work, len(u), _CHUNK, 30.0 * len(u)))
+    return np.asarray(merged_in_threads(work, len(u), _CHUNK, 30.0 * len(u)))
 
 
 def m_scale(

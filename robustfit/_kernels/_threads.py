@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import operator
 import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, TypeVar, cast
+from concurrent.futures import Future
+from queue import SimpleQueue
+from typing import Any, Generic, TypeVar, cast
 
 import numba
 import threadpoolctl
@@ -64,21 +66,28 @@ def in_threads(
 
 def _run(worker: Callable[[], None], threads: int, stop: Callable[[], None]) -> None:
     """Run a worker in each of several threads until all have ended."""
-    running = [_pool(threads).submit(worker) for _ in range(threads)]
+    pool, tasks = _pool(threads), [_Task(worker) for _ in range(threads)]
     try:
-        for future in running:
-            future.result()
+        for task in tasks:
+            pool.put(task)
+        for task in tasks:
+            task.result()
     except BaseException:
         # After an error or an interrupt nothing more is begun, and nothing goes on unseen.
         stop()
-        for future in running:
-            future.cancel()
-            _ = future.cancelled() or future.exception()
+        for task in tasks:
+            task.end()
         raise
 
 
-def added_in_threads(work: Callable[[slice], Any], count: int, size: int, cost: float) -> Any:
-    """Return the sum of the results of `in_threads`, which need not all be kept."""
+def merged_in_threads(
+    work: Callable[[slice], Any],
+    count: int,
+    size: int,
+    cost: float,
+    merge: Callable[[Any, Any], Any] = operator.add,
+) -> Any:
+    """Return the results of `in_threads` merged, by default added: they need not all be kept."""
     ready: dict[int, Any] = {}
     total: list[Any] = []
     lock, turn = threading.Lock(), iter(range(0, count, size))
@@ -92,7 +101,7 @@ def added_in_threads(work: Callable[[slice], Any], count: int, size: int, cost: 
             ready[part.start] = result
             while due in ready:
                 value = ready.pop(due)
-                total[:] = [total[0] + value if total else value]
+                total[:] = [merge(total[0], value) if total else value]
                 due = next(turn, None)
 
     in_threads(one, count, size, cost)
@@ -185,7 +194,7 @@ def in_order(
         yield from map(work, items)
         return
     source, pool = iter(items), _pool(most + 1)
-    waiting: deque[Future[_Result]] = deque()
+    waiting: deque[_Task[_Result]] = deque()
 
     def read() -> list[_Item]:
         for item in source:
@@ -196,21 +205,23 @@ def in_order(
         with alone():
             return work(item)
 
-    reading = pool.submit(read)
+    reading = _Task(read)
     try:
+        pool.put(reading)
         while found := reading.result():
-            reading = pool.submit(read)
-            waiting.append(pool.submit(worker, found[0]))
+            reading = _Task(read)
+            pool.put(reading)
+            waiting.append(_Task(functools.partial(worker, found[0])))
+            pool.put(waiting[-1])
             if len(waiting) >= most:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
     finally:
         # After an error or an interrupt nothing goes on unseen.
-        unfinished: list[Future[Any]] = [reading, *waiting]
-        for future in unfinished:
-            future.cancel()
-            _ = future.cancelled() or future.exception()
+        unfinished: list[_Task[Any]] = [reading, *waiting]
+        for task in unfinished:
+            task.end()
 
 
 def worker_threads() -> int:
@@ -256,9 +267,55 @@ def _one_thread_for_blas() -> contextlib.AbstractContextManager[Any]:
     return cast(Any, _blas().limit(limits=1)) if main else contextlib.nullcontext()
 
 
+class _Task(Generic[_Result]):
+    """A call in another thread.
+
+    Those of the standard library, and its pool of threads, take locks in Python code. An interrupt
+    there leaves the lock taken, and all threads wait for it from then on. Queue and lock here are
+    each of one piece.
+    """
+
+    def __init__(self, function: Callable[[], _Result]) -> None:
+        self._function = function
+        self._ended, self._at_work = False, threading.Lock()
+        self._outcome: SimpleQueue[tuple[list[_Result], BaseException | None]] = SimpleQueue()
+
+    def run(self) -> None:
+        """Call the function, unless the task has ended."""
+        with self._at_work:
+            if self._ended:
+                return
+            try:
+                self._outcome.put(([self._function()], None))
+            except BaseException as error:
+                self._outcome.put(([], error))
+
+    def result(self) -> _Result:
+        """Return what the function returns, or raise what it raises; once."""
+        values, error = self._outcome.get()
+        if error is not None:
+            raise error
+        return values[0]
+
+    def end(self) -> None:
+        """Do not begin, or wait until it is over."""
+        self._ended = True
+        with self._at_work:
+            pass
+
+
 @functools.cache
-def _pool(threads: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(threads, thread_name_prefix="robustfit")
+def _pool(threads: int) -> SimpleQueue[_Task[Any]]:
+    """Return the queue from which so many threads take tasks."""
+    tasks: SimpleQueue[_Task[Any]] = SimpleQueue()
+
+    def work() -> None:
+        while True:
+            tasks.get().run()
+
+    for k in range(threads):
+        threading.Thread(target=work, name=f"robustfit_{k}", daemon=True).start()
+    return tasks
 
 
 # Threads do not survive a fork.

@@ -486,6 +486,7 @@ def _s_step(problem: Problem, s_loss: Loss, rng: np.random.Generator) -> SFit:
         found = s_estimate_streamed(data, s_loss, rng=rng, breakdown=0.5)
     else:
         found = search(data)
+    problem.keep(found.x)
     return _guard.with_rival(problem, found, s_loss, search)
 
 
@@ -514,6 +515,7 @@ def _mm(
     guarded = name == "s" and free and not problem.loss.convex
     if not guarded or state.status is not Status.CONVERGED:
         return Outcome(m_problem, state, name, s_fit, s_loss)
+    problem.keep(state.x)
     verdict = _guard.watch(m_problem, s_fit, s_loss, state, solve)
     if verdict.state.status is Status.CONVERGED:
         verdict = (

@@ -50,6 +50,14 @@ class Outcome:
     note: str = ""
     tau: Array | None = None
 
+    @property
+    def stage(self) -> covariance.SStage | None:
+        """The S-estimate, as the covariance needs it."""
+        if self.s_fit is None or self.s_loss is None:
+            return None
+        step = self.s_fit.x - self.state.x
+        return covariance.SStage(step, self.s_loss, breakdown=0.5, scale=self.s_fit.scale)
+
 
 def assemble(outcome: Outcome, cov_type: str, groups: NDArray[np.intp] | None) -> FitResult:
     """Return the result in the caller's units; issue at most one warning of each class.
@@ -60,19 +68,11 @@ def assemble(outcome: Outcome, cov_type: str, groups: NDArray[np.intp] | None) -
     data, loss, unit = problem.memory, problem.loss, problem.data.unit
     nobs = data.nobs
     resid = problem.residuals(state.x)
+    data.forget()
     weights, scale = _weights(problem, state, resid)
     counted = weights if data.plain else data.freq * weights
     total, square = float(np.sum(counted)), float(np.vdot(counted, weights))
     status = final_status(problem, state, total, square)
-    stage = None
-    if outcome.s_fit is not None and outcome.s_loss is not None:
-        stage = covariance.SStage(
-            resid=problem.residuals(outcome.s_fit.x),
-            loss=outcome.s_loss,
-            breakdown=0.5,
-            x=outcome.s_fit.x,
-            scale=outcome.s_fit.scale,
-        )
     fitted = covariance.Fitted(
         A=data.A,
         resid=resid,
@@ -81,12 +81,11 @@ def assemble(outcome: Outcome, cov_type: str, groups: NDArray[np.intp] | None) -
         adjusted=isinstance(problem.adjust, np.ndarray),
         loss=loss,
         scale=scale,
-        s_stage=stage,
+        s_stage=outcome.stage,
         groups=groups,
         tau=outcome.tau,
         root_weights=None if loss.convex else _times_row_weights(data, weights),
     )
-    data.forget()
     return FitResult(
         x=data.expand(state.x),
         scale=scale * unit,

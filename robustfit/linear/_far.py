@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +21,7 @@ from scipy import special
 from robustfit import covariance, linalg
 from robustfit import scale as scales
 from robustfit._inputs import Data
-from robustfit._kernels import row_blocks
+from robustfit._kernels import gram
 from robustfit.linear._guard import m_scale
 from robustfit.linear._problem import Array, Problem, State, fixed_scale
 from robustfit.losses import Loss
@@ -70,11 +71,15 @@ def contradicted(
     data = problem.data
     if not isinstance(data, Data):
         return None
-    far = _far_rows(data)
+    some = _subsets.pool(data.A, np.random.default_rng(0))
+    bulk = _Bulk.of(data.A[some] * data.inv_sd[some, None], data.freq[some])
+    far = data.each(_is_far, bulk, dtype=np.bool_)
     held = np.flatnonzero(far)
-    t = np.abs(data.b[held] - data.A[held] @ state.x) * data.inv_sd[held]
-    held = held[t < BELIEVED * state.scale]
-    if len(held) == 0:
+    t = np.abs(data.residuals(state.x)[held]) * data.inv_sd[held]
+    believed = np.zeros_like(far)
+    believed[held] = t < BELIEVED * state.scale
+    held = held[believed[held]]
+    if len(held) == 0 or not _positive(data.fold(_excess, bulk, believed)):
         return None
     rest = data.take(np.flatnonzero(~far & (data.freq > 0.0)))
     basis = linalg.row_space(rest.A, rest.row_weights)
@@ -114,9 +119,47 @@ def far_rows(A: Array, freq: Array) -> tuple[Flags, Array]:
 
     In those, the near half of the rows is of order one in every direction.
     """
-    Z = A @ _coordinates(A, freq)
-    square = np.sum(Z * Z, axis=-1)
-    return (square > FAR * _subsets.median(square, freq)[..., None]) & (freq > 0.0), Z
+    far, Z = _Bulk.of(A, freq).split(A)
+    return far & (freq > 0.0), Z
+
+
+class _Bulk(NamedTuple):
+    """Coordinates A M of the rows, and the squared norm there from which on one is far out."""
+
+    M: Array
+    limit: Array
+
+    @classmethod
+    def of(cls, A: Array, freq: Array) -> _Bulk:
+        """Return those of a design, or of a stack of designs."""
+        M = _coordinates(A, freq)
+        square = _squares(A @ M)
+        return cls(M, FAR * _subsets.median(square, freq)[..., None])
+
+    def split(self, A: Array) -> tuple[Flags, Array]:
+        """Return which rows are far out, and their coordinates."""
+        Z = A @ self.M
+        return _squares(Z) > self.limit, Z
+
+
+def _squares(Z: Array) -> Array:
+    """Return the squared norms of the rows."""
+    return np.asarray(np.einsum("...j,...j->...", Z, Z))
+
+
+def _split(data: Data, bulk: _Bulk) -> tuple[Flags, Array]:
+    """Return which rows are far out, and coordinates."""
+    far, Z = bulk.split(data.A if data.plain else data.A * data.inv_sd[:, None])
+    return far & (data.freq > 0.0), Z
+
+
+def _is_far(data: Data, bulk: _Bulk) -> Flags:
+    return _split(data, bulk)[0]
+
+
+def _excess(data: Data, bulk: _Bulk, believed: Flags) -> Array:
+    far, Z = _split(data, bulk)
+    return _information(Z, far, believed, data.freq)
 
 
 def _coordinates(A: Array, freq: Array) -> Array:
@@ -129,7 +172,7 @@ def _coordinates(A: Array, freq: Array) -> Array:
     p = A.shape[-1]
     for _ in range(HALVES):
         Z = A @ M
-        square = np.sum(Z * Z, axis=-1)
+        square = _squares(Z)
         near = freq * (square <= _subsets.median(square, freq)[..., None])
         G = (Z * near[..., None]).swapaxes(-1, -2) @ Z
         mean = np.trace(G, axis1=-2, axis2=-1)[..., None, None] / p
@@ -142,23 +185,18 @@ def _coordinates(A: Array, freq: Array) -> Array:
 
 def dominate(Z: Array, far: Flags, believed: Flags, freq: Array) -> Flags:
     """Tell of each of a stack of designs whether far rows that are believed may dominate."""
+    return _positive(_information(Z, far, believed, freq))
+
+
+def _information(Z: Array, far: Flags, believed: Flags, freq: Array) -> Array:
+    """Return that of the far rows that are believed, less `DOMINANCE` times that of the others."""
     w = freq * np.where(far, believed, -DOMINANCE)
-    return np.asarray(np.linalg.eigvalsh((Z * w[..., None]).swapaxes(-1, -2) @ Z)[..., -1] > 0.0)
+    return np.asarray((Z * w[..., None]).swapaxes(-1, -2) @ Z)
 
 
-def _far_rows(data: Data) -> Flags:
-    """Return which rows are far out, by the coordinates of some if there are many."""
-    n, p = data.A.shape
-    if n <= _subsets.LARGE:
-        return far_rows(data.A * data.inv_sd[:, None], data.freq)[0]
-    some = _subsets.pool(data.A, np.random.default_rng(0))
-    M = _coordinates(data.A[some] * data.inv_sd[some, None], data.freq[some])
-    square = np.empty(n)
-    for rows in row_blocks(n, p):
-        square[rows] = np.sum((data.A[rows] @ M) ** 2, axis=1)
-    square *= data.inv_sd**2
-    middle = float(_subsets.median(square[some], data.freq[some]))
-    return np.asarray((square > FAR * middle) & (data.freq > 0.0))
+def _positive(G: Array) -> Flags:
+    """Tell whether there is a direction in which it is positive."""
+    return np.asarray(np.linalg.eigvalsh(G)[..., -1] > 0.0)
 
 
 def _dominated(A: Array, others: Array, w: Array) -> Array:
@@ -166,8 +204,7 @@ def _dominated(A: Array, others: Array, w: Array) -> Array:
     half = linalg.inverse_root(others, w)
     _, singular, Vt = np.linalg.svd(A @ half, full_matrices=False)
     # H H' = G^-1 for the Gram matrix G of the others, so that H^-1 = H'G.
-    root = others * np.sqrt(w)[:, None]
-    return np.asarray((Vt[singular**2 >= DOMINANCE] @ half.T) @ (root.T @ root))
+    return np.asarray((Vt[singular**2 >= DOMINANCE] @ half.T) @ gram(others, w, w)[0])
 
 
 def _distance(problem: Problem, state: State, A: Array, step: Array) -> tuple[float, int]:

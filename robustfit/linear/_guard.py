@@ -264,6 +264,11 @@ def with_rival(problem: Problem, s_fit: SFit, s_loss: Loss, search: Callable[...
     if rest is None or linalg.row_space(rest.A, rest.row_weights) is not None:
         return s_fit
     x = search(rest, nsubsets=RIVAL_SUBSETS, exhaustive_limit=RIVAL_SUBSETS).x
+    own, limit = _own_scale(rest, x, s_loss), RIVAL_RATIO * s_fit.scale
+    rho, sets = problem.data.fold(_look, s_loss, s_fit.x, s_fit.scale, x, own, limit)
+    # Where the sum of rho is larger, so is the scale.
+    if rho > _goal(problem, s_loss) and not _majority(problem, sets):
+        return s_fit
     scale = m_scale(problem, x, s_loss)
     added = replace(s_fit, alternatives=((x, scale),))
     if not rivals(problem, added, s_loss):
@@ -286,13 +291,11 @@ def rivals(problem: Problem, s_fit: SFit, s_loss: Loss) -> str:
                 "them in common; see fit.alternatives"
             )
         own = _own_scale(rest, x, s_loss)
-        # At its own scale, where that is the smaller one, the first fit holds fewer rows.
-        both = _Pair(*data.fold(_pair, s_fit.x, min(s_fit.scale, own), x, own))
-        majority = both.second > RIVAL_MAJORITY * data.nobs
-        if majority and both.near > RIVAL_CORE * both.second and both.overlap < RIVAL_OVERLAP:
+        sets = data.fold(_own_pair, s_fit.x, s_fit.scale, x, own)
+        if _majority(problem, sets):
             return (
                 "the rows that the S-estimate leaves out have a fit of their own, with scale "
-                f"{own * data.unit:.4g}, that explains {_percent(both.second / data.nobs)}; see "
+                f"{own * data.unit:.4g}, that explains {_percent(sets[1] / data.nobs)}; see "
                 "fit.alternatives"
             )
     return ""
@@ -317,9 +320,27 @@ class _Pair:
 def _pair(data: Data, x: Array, scale: float, other: Array, own: float) -> Array:
     t, u = _deviations(data, x), _deviations(data, other)
     core, rows = _within(t, scale), _within(u, own)
-    return np.array(
-        [data.freq @ core, data.freq @ rows, data.freq @ (core & rows), data.freq @ (u < own)]
-    )
+    return np.array([data.count(held) for held in (core, rows, core & rows, u < own)])
+
+
+def _own_pair(data: Data, x: Array, scale: float, other: Array, own: float) -> Array:
+    """Return `_pair` with both fits at the scale of the second one, where that is the smaller."""
+    return _pair(data, x, min(scale, own), other, own)
+
+
+def _look(
+    data: Data, s_loss: Loss, x: Array, scale: float, other: Array, own: float, limit: float
+) -> tuple[float, Array]:
+    """Return the sum of rho of the other fit at a scale, and `_own_pair`."""
+    return fold_rho(data, s_loss, other, limit)[0], _own_pair(data, x, scale, other, own)
+
+
+def _majority(problem: Problem, sets: Array) -> bool:
+    """Tell whether the second of two fits, at its own scale, holds a majority of its own."""
+    both = _Pair(*sets)
+    majority = both.second > RIVAL_MAJORITY * problem.data.nobs
+    near = both.near > RIVAL_CORE * both.second
+    return bool(majority and near and both.overlap < RIVAL_OVERLAP)
 
 
 def _deviations(data: Data, x: Array) -> Array:
@@ -329,11 +350,8 @@ def _deviations(data: Data, x: Array) -> Array:
 
 def _counts(data: Data, x: Array, scale: float) -> tuple[float, int]:
     """Return how many observations a fit holds, and how many rows it does not."""
-    core = _within(_deviations(data, x), scale)
-    if data.plain:
-        held = int(np.count_nonzero(core))
-        return float(held), len(core) - held
-    return float(data.freq @ core), int(np.sum(~core & (data.freq > 0.0)))
+    held = _within(_deviations(data, x), scale)
+    return data.count(held), int(np.count_nonzero(~held & (data.freq > 0.0)))
 
 
 def _left_out(problem: Problem, s_fit: SFit) -> Data | None:
@@ -346,7 +364,7 @@ def _left_out(problem: Problem, s_fit: SFit) -> Data | None:
         return None
     most = max(RIVAL_ROWS, RIVAL_ROWS_PER_COLUMN * data.width)
     if isinstance(data, Data):
-        rest = ~_within(_deviations(data, s_fit.x), s_fit.scale) & (data.freq > 0.0)
+        rest = data.each(_is_left_out, s_fit.x, s_fit.scale, dtype=np.bool_)
         return data.take(np.flatnonzero(rest)[:: -(-rows // most)])
     share = (most + 4.0 * most**0.5) / rows
     found = data.fold(_sampled_rest, s_fit.x, s_fit.scale, share, merge=merge_samples)
@@ -355,9 +373,14 @@ def _left_out(problem: Problem, s_fit: SFit) -> Data | None:
 
 def _sampled_rest(data: Data, x: Array, scale: float, share: float) -> Sampled:
     """Return a share of the rows of a block that a fit does not hold."""
-    rest = ~_within(_deviations(data, x), scale) & (data.freq > 0.0)
+    rest = _is_left_out(data, x, scale)
     chosen = below(row_keys(data), share)
     return Sampled.of(data, chosen[rest[chosen]])
+
+
+def _is_left_out(data: Data, x: Array, scale: float) -> NDArray[np.bool_]:
+    """Tell which rows a fit does not hold."""
+    return ~_within(_deviations(data, x), scale) & (data.freq > 0.0)
 
 
 def _own_scale(rest: Data | None, x: Array, s_loss: Loss) -> float:
@@ -379,8 +402,7 @@ def _percent(share: float) -> str:
 
 def m_scale(problem: Problem, x: Array, s_loss: Loss) -> float:
     """Return the M-scale of the residuals at x, as the S-estimate measures it."""
-    data = problem.data
-    goal = 0.5 * (data.nobs - data.width) * s_loss.sup
+    data, goal = problem.data, _goal(problem, s_loss)
     if not isinstance(data, Data):
         some = scales.m_scale(
             _deviations(data.sample, x), loss=s_loss, breakdown=0.5, weights=data.sample.freq
@@ -398,11 +420,16 @@ def m_scale(problem: Problem, x: Array, s_loss: Loss) -> float:
     return _kernels.m_scale(t, start or data.size, goal, s_loss, data.freq, 1e-6)
 
 
+def _goal(problem: Problem, s_loss: Loss) -> float:
+    """Return the sum of rho that is the equation of the S-scale."""
+    return 0.5 * (problem.data.nobs - problem.data.width) * s_loss.sup
+
+
 def _worse(problem: Problem, s_fit: SFit, s_loss: Loss, state: State) -> bool:
     """Tell whether the M-scale is more than `JUMP_RATIO` times the S-scale, in one pass."""
     data = problem.data
     rho, _ = data.fold(fold_rho, s_loss, state.x, JUMP_RATIO * s_fit.scale)
-    return bool(rho > 0.5 * (data.nobs - data.width) * s_loss.sup)
+    return bool(rho > _goal(problem, s_loss))
 
 
 def _suspicious(problem: Problem, s_loss: Loss, ratio: float) -> bool:
@@ -443,5 +470,5 @@ def _moved(
     r = [data.residuals(x) for x, _ in (before, after)]
     w = data.freq.copy()
     for resid, (_, loss) in zip(r, (before, after), strict=True):
-        w *= _kernels.by_rows(loss.weight, resid * (data.inv_sd * adjust) / scale)
+        w *= loss.weight(resid * (data.inv_sd * adjust) / scale)
     return float(w @ ((r[0] - r[1]) * data.inv_sd / scale) ** 2)

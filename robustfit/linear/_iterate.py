@@ -511,7 +511,7 @@ def exact_rows(data: Data, x: Array, floor: float) -> NDArray[np.bool_]:
 
 def exact_count(data: Data, x: Array, floor: float) -> float:
     """Return how many observations are fitted to rounding."""
-    return float(data.freq @ exact_rows(data, x, floor))
+    return data.count(exact_rows(data, x, floor))
 
 
 def _sizes(data: Data, x: Array) -> Array:

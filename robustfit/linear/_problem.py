@@ -115,6 +115,11 @@ class Problem:
         """Return b - A x, read-only."""
         return self.memory.residuals(x)
 
+    def keep(self, x: Array) -> None:
+        """Have the residuals at x at hand, where rows are in memory."""
+        if isinstance(self.data, Data):
+            self.data.residuals(x)
+
     @functools.cached_property
     def factor(self) -> Array | None:
         """What a residual is multiplied by before it is divided by the scale; None for ones."""

@@ -115,17 +115,13 @@ class _Part:
     x: Array
     loss: Loss
     scale: float
-    stage: tuple[Array, Loss, float] | None
+    stage: covariance.SStage | None
 
     def fitted(self, data: Data, root: Array | None) -> covariance.Fitted:
         """Return the solution in the rows of a block."""
-        stage = None
-        if self.stage is not None:
-            x, loss, scale = self.stage
-            stage = covariance.SStage(data.residuals(x), loss, 0.5, x, scale)
         return covariance.Fitted(
             data.A, data.residuals(self.x), data.freq, data.inv_sd, False, self.loss, self.scale,
-            s_stage=stage, known_root=root,
+            s_stage=self.stage, known_root=root,
         )  # fmt: skip
 
 
@@ -164,11 +160,8 @@ class StreamedFitted:
 
     @property
     def s_stage(self) -> covariance.SStage | None:
-        """The S-estimate, without its residuals."""
-        if self.part.stage is None:
-            return None
-        x, loss, scale = self.part.stage
-        return covariance.SStage(np.zeros(0), loss, 0.5, x, scale)
+        """The S-estimate of an MM-estimate."""
+        return self.part.stage
 
     @functools.cached_property
     def _first(self) -> tuple[covariance.Moments, Array]:
@@ -346,10 +339,7 @@ def assemble(
     data = cast(Streamed, problem.data)
     exact = state.status is Status.EXACT_FIT
     scale = 0.0 if exact else state.scale
-    stage = None
-    if outcome.s_fit is not None and outcome.s_loss is not None:
-        stage = (outcome.s_fit.x, outcome.s_loss, outcome.s_fit.scale)
-    part = _Part(state.x, problem.loss, scale, stage)
+    part = _Part(state.x, problem.loss, scale, outcome.stage)
     floor = typical_size(data, state.x) if exact else 0.0
     total, square = data.fold(_weight_sums, part, floor)
     status = final_status(problem, state, total, square)
