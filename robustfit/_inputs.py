@@ -279,7 +279,8 @@ class Data(Frame):
     def with_basis(self, basis: Array) -> Data:
         """Return the same data in coordinates of the row space."""
         A = self.A @ basis
-        return replace(self, A=A, largest=_kernels.largest(A), basis=basis)
+        whole = basis if self.basis is None else self.basis @ basis
+        return replace(self, A=A, largest=_kernels.largest(A), basis=whole)
 
     @property
     def model_matrix(self) -> Array:

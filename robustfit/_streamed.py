@@ -17,6 +17,7 @@ from robustfit.rows import Block, Rows, add
 
 Array = NDArray[np.float64]
 Values = Callable[..., tuple[Array, Array]]
+Choice = Callable[[Data], NDArray[np.bool_]]
 
 # So many rows are kept in memory, but not more elements: they tell where to begin.
 _SAMPLE_ROWS, _SAMPLE_ELEMENTS = 50_000, 20_000_000
@@ -47,6 +48,8 @@ class Streamed(Frame):
         Number of observations, repetitions counted.
     sharpest : float
         The largest root of an inverse-variance weight.
+    chosen : callable or None
+        Tells which rows of a block take part, in the caller's columns; None for all.
     """
 
     rows: Rows
@@ -54,6 +57,7 @@ class Streamed(Frame):
     omit: bool
     nobs: float
     sharpest: float
+    chosen: Choice | None = None
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -77,15 +81,28 @@ class Streamed(Frame):
         merge: Callable[[Any, Any], Any] = add,
     ) -> Any:
         """Return what ``function(data, *args)`` returns for the blocks of rows, merged."""
-        return self.rows.fold(_on_block, self.frame, self.omit, function, args, merge=merge)
+        return self.rows.fold(_on_block, self._view, function, args, merge=merge)
 
     def each(self, function: Callable[..., Array], *args: Any) -> Any:
         """Return the lazy vector of ``function(data, *args)``, NaN for rows left out."""
-        return self.rows.delayed(_spread, self.frame, self.omit, function, args, rows=self.total)
+        return self.rows.delayed(_spread, self._view, function, args, rows=self.total)
+
+    @property
+    def _view(self) -> _View:
+        return _View(self.frame, self.omit, self.chosen)
+
+    def where(self, chosen: Choice) -> Streamed:
+        """Return the rows of which ``chosen(data)`` is true, in the same units."""
+        inner = replace(self, chosen=chosen)
+        found: _Extent = inner.fold(_extent, merge=_merge_extents)
+        return replace(
+            inner, total=found.rows, nobs=found.nobs, largest=found.largest, size=found.size,
+            sharpest=found.sharpest,
+        )  # fmt: skip
 
     def with_basis(self, basis: Array) -> Streamed:
         """Return the same data in coordinates of the row space."""
-        inner = replace(self, basis=basis)
+        inner = replace(self, basis=basis if self.basis is None else self.basis @ basis)
         # The blocks are in the coordinates of the basis from here on; their width is known.
         wide = replace(inner, largest=np.zeros(basis.shape[1]))
         return replace(inner, largest=wide.fold(_largest, merge=np.maximum))
@@ -167,29 +184,72 @@ def _arrays(block: Block, columns: int | None = None) -> tuple[Array, Array, Arr
     return A, b, freq, var
 
 
-def _data(block: Block, frame: Frame, omit: bool) -> Data:
+class _View(NamedTuple):
+    """How the rows are looked at: see `Streamed`."""
+
+    frame: Frame
+    omit: bool
+    chosen: Choice | None
+
+
+def _data(block: Block, view: _View) -> Data:
     """Return a block in inner coordinates."""
+    frame = view.frame
     A, b, freq, var = _arrays(block, frame.columns)
     keep = None
-    if omit:
+    if view.omit:
         finite = np.isfinite(b) & np.isfinite(freq) & np.isfinite(var) & np.isfinite(A).all(axis=1)
         if not finite.all():
             keep, A, b, freq, var = finite, A[finite], b[finite], freq[finite], var[finite]
     data = replace(Data.of(frame, A, b, freq, var, keep), first=block.first)
+    if view.chosen is not None:
+        data = _some(data, view.chosen(data))
     return data if frame.basis is None else replace(data, A=data.A @ frame.basis)
 
 
+def _some(data: Data, chosen: NDArray[np.bool_]) -> Data:
+    """Return some of the rows of a block, which stay at their places."""
+    if np.all(chosen):
+        return data
+    keep = chosen if data.keep is None else data.keep.copy()
+    if data.keep is not None:
+        keep[data.keep] = chosen
+    return replace(data.take(chosen), keep=keep)
+
+
 def _on_block(
-    block: Block, frame: Frame, omit: bool, function: Callable[..., Any], args: tuple[Any, ...]
+    block: Block, view: _View, function: Callable[..., Any], args: tuple[Any, ...]
 ) -> Any:
-    return function(_data(block, frame, omit), *args)
+    return function(_data(block, view), *args)
 
 
 def _spread(
-    block: Block, frame: Frame, omit: bool, function: Callable[..., Array], args: tuple[Any, ...]
+    block: Block, view: _View, function: Callable[..., Array], args: tuple[Any, ...]
 ) -> Array:
-    data = _data(block, frame, omit)
+    data = _data(block, view)
     return data.spread(function(data, *args))
+
+
+class _Extent(NamedTuple):
+    """How many rows there are, and how large they are."""
+
+    rows: int
+    nobs: float
+    largest: Array
+    size: float
+    sharpest: float
+
+
+def _extent(data: Data) -> _Extent:
+    size = float(np.max(np.abs(data.b), initial=0.0))
+    return _Extent(len(data.b), data.nobs, _largest(data), size, data.sharpest)
+
+
+def _merge_extents(left: _Extent, right: _Extent) -> _Extent:
+    return _Extent(
+        left.rows + right.rows, left.nobs + right.nobs, np.maximum(left.largest, right.largest),
+        max(left.size, right.size), max(left.sharpest, right.sharpest),
+    )  # fmt: skip
 
 
 def _normal(data: Data) -> tuple[Array, Array]:

@@ -68,8 +68,13 @@ def solve_gram(G: Array, g: Array) -> Array | None:
     if not (np.all(diagonal > 0.0) and np.all(np.isfinite(diagonal))):
         return None
     scale = 1.0 / np.sqrt(diagonal)
-    factor, info = linalg.lapack.dpotrf(G * scale * scale[:, None], lower=True)
+    equal = G * scale * scale[:, None]
+    factor, info = linalg.lapack.dpotrf(equal, lower=True)
     if info != 0 or np.min(np.diagonal(np.asarray(factor))) < _SMALLEST_PIVOT:
+        return None
+    # Where the first columns are nearly dependent, the pivot of one that is so indeed may be large.
+    norm = np.max(np.sum(np.abs(equal), axis=0))
+    if not linalg.lapack.dpocon(factor, norm, uplo="L")[0] > _SMALLEST_PIVOT**2 / len(g):
         return None
     solution, _ = linalg.lapack.dpotrs(factor, (g.T * scale).T, lower=True)
     return np.asarray((solution.T * scale).T)

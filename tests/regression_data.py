@@ -41,6 +41,20 @@ def contaminated(n=40, p=3, outliers=6, seed=0):
     return A, b
 
 
+def with_far_rows(n=200, share=0.15, shift=6.0, other=0.3, seed=0, dummies=False):
+    """Return normal data, rows on one point far out that are off the plane, and other bad rows."""
+    rng = np.random.default_rng(seed)
+    A = np.column_stack([np.ones(n), rng.standard_normal((n, 4))])
+    if dummies:
+        A[:, 4] = np.arange(n) % 7 == 0
+    far, bad = int(share * n), int((share + other) * n)
+    b = A @ [3.0, -5.0, 8.0, 2.0, 10.0] + rng.standard_normal(n)
+    A[:far, 1:4] = [1e3, -1e3, 2e3]
+    b[:far] = A[:far] @ [3.0, -5.0, 8.0, 2.0, 10.0] + shift * np.sqrt(6e6 / n)
+    b[far:bad] = 1e6 * rng.standard_normal(bad - far)
+    return A, b, np.arange(n) >= bad
+
+
 def _edge_cases():
     y = {k: np.array(v) for k, v in reference("edge").items() if k != "about"}
     t = np.arange(20.0)

@@ -88,6 +88,18 @@ def test_solve_gram_gives_up_where_it_would_be_wrong(G):
     assert linalg.solve_gram(G, np.ones(2)) is None
 
 
+@pytest.mark.parametrize("seed", range(8))
+def test_solve_gram_sees_dependence_behind_near_dependence(seed):
+    # Rows far out make three columns nearly one, and the last is the sum of two of them.
+    rng = np.random.default_rng(seed)
+    A = rng.standard_normal((200, 4))
+    A[:30, :3] = [1e3, -1e3, 2e3]
+    A[:, 3] = A[:, 0] + A[:, 1]
+    G = A.T @ A
+    assert linalg.solve_gram(G, np.ones(4)) is None
+    assert linalg.row_space(A, np.ones(200), G).shape == (4, 3)
+
+
 # -- steps ---------------------------------------------------------------------------------
 
 

@@ -4,7 +4,7 @@ import warnings
 
 import numpy as np
 import pytest
-from regression_data import EDGE_CASES, classic, contaminated
+from regression_data import EDGE_CASES, classic, contaminated, with_far_rows
 from scipy.stats import norm
 
 import robustfit as rf
@@ -239,20 +239,6 @@ def test_the_rival_of_many_rows_is_looked_for_among_some():
     assert fit.status is rf.Status.NO_MAJORITY
     slopes = sorted([fit.x[1], fit.alternatives[0][0][1]])
     np.testing.assert_allclose(slopes, [-1.0, 3.0], atol=0.05)
-
-
-def with_far_rows(n=200, share=0.15, shift=6.0, other=0.3, seed=0, dummies=False):
-    """Return normal data, rows on one point far out that are off the plane, and other bad rows."""
-    rng = np.random.default_rng(seed)
-    A = np.column_stack([np.ones(n), rng.standard_normal((n, 4))])
-    if dummies:
-        A[:, 4] = np.arange(n) % 7 == 0
-    far, bad = int(share * n), int((share + other) * n)
-    b = A @ [3.0, -5.0, 8.0, 2.0, 10.0] + rng.standard_normal(n)
-    A[:far, 1:4] = [1e3, -1e3, 2e3]
-    b[:far] = A[:far] @ [3.0, -5.0, 8.0, 2.0, 10.0] + shift * np.sqrt(6e6 / n)
-    b[far:bad] = 1e6 * rng.standard_normal(bad - far)
-    return A, b, np.arange(n) >= bad
 
 
 @pytest.mark.parametrize("dummies", [False, True])

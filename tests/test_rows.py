@@ -1,9 +1,11 @@
 """Rows read in blocks: the same answers as in memory, for every source and every chunking."""
 
 import pickle
+import warnings
 
 import numpy as np
 import pytest
+from regression_data import with_far_rows
 from rows_data import CHUNKINGS, ESTIMATORS, assert_same, cut, problem
 
 import robustfit as rf
@@ -147,6 +149,30 @@ def test_two_halves_have_no_majority(n):
     assert fit.status is Status.NO_MAJORITY
     assert not fit.success
     assert caught[0].filename == __file__
+
+
+@pytest.mark.parametrize("shift", [0.0, 14.0])
+@pytest.mark.parametrize("kind", ["plain", "weights", "dependent", "missing"])
+def test_far_rows_are_judged_as_in_memory(shift, kind):
+    A, b, _ = with_far_rows(shift=shift)
+    weights, options = {}, {}
+    if kind == "weights":
+        spread = np.exp(np.sin(np.arange(200.0)))
+        A, b = A * spread[:, None], b * spread
+        weights = {"freq_weights": np.arange(200) % 3 + 1, "var_weights": spread**-2}
+    elif kind == "dependent":
+        A = np.column_stack([A, A[:, 1] + A[:, 2]])
+    elif kind == "missing":
+        b[3], options = np.nan, {"nan_policy": "omit"}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        expected = rf.irls(A, b, **weights, **options)
+        fit = rf.irls(rows.from_arrays(A, b, **weights, block_rows=33), **options)
+    assert expected.success is (shift == 0.0)
+    assert fit.message == expected.message
+    assert_same(fit, expected)
+    for one, other in zip(fit.alternatives, expected.alternatives, strict=True):
+        np.testing.assert_allclose(one[0], other[0], rtol=1e-9)
 
 
 def test_exact_fit():

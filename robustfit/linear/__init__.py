@@ -274,7 +274,7 @@ def irls(
         if state is not None:
             outcome = Outcome(problem, state, begin)
         else:
-            basis = None if problem.implicit else _row_space(data)
+            basis = None if problem.implicit else _streams.row_space(data)
             if basis is not None:
                 free = penalty is None and limits is None
                 data = data.with_basis(basis) if free else replace(data, rank=basis.shape[1])
@@ -444,13 +444,6 @@ def _least_squares(problem: Problem) -> Array:
     if isinstance(data, Streamed):
         return _streams.least_squares(data, ridge)
     return linalg.least_squares(data.A, data.b, data.row_weights, ridge, refined=last)
-
-
-def _row_space(data: Data | Streamed) -> Array | None:
-    """Return a basis of the rows, None if it is all of R^p."""
-    if isinstance(data, Streamed):
-        return _streams.row_space(data)
-    return linalg.row_space(data.A, data.row_weights, data.normal[0])
 
 
 def _scaled(estimate: Callable[[Array, Array, Array], Array], data: Data) -> Array:

@@ -9,6 +9,7 @@ two differ by more than the second one's error allows, the data are divided.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from dataclasses import replace
@@ -18,12 +19,14 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
-from robustfit import covariance, linalg
-from robustfit import scale as scales
+from robustfit import covariance
 from robustfit._inputs import Data
 from robustfit._kernels import gram
+from robustfit._streamed import Streamed
 from robustfit.linear._guard import m_scale
+from robustfit.linear._iterate import stacked
 from robustfit.linear._problem import Array, Problem, State, fixed_scale
+from robustfit.linear._streams import Part, StreamedFitted, row_space
 from robustfit.losses import Loss
 from robustfit.result import Status
 from robustfit.starts import SFit, _subsets
@@ -68,46 +71,41 @@ def contradicted(
     tuple of (SFit, str), or None
         The S-estimate with the fit of the other rows among its alternatives, and a warning.
     """
-    data = problem.data
-    if not isinstance(data, Data):
+    data, x = problem.data, state.x
+    rows = data if isinstance(data, Data) else data.sample
+    some = _subsets.pool(rows.A, np.random.default_rng(0))
+    bulk = _Bulk.of(rows.A[some] * rows.inv_sd[some, None], rows.freq[some])
+    held: _Held = data.fold(_held, bulk, x, BELIEVED * state.scale, merge=_both_held)
+    if held.rows == 0 or not _positive(held.excess):
         return None
-    some = _subsets.pool(data.A, np.random.default_rng(0))
-    bulk = _Bulk.of(data.A[some] * data.inv_sd[some, None], data.freq[some])
-    far = data.each(_is_far, bulk, dtype=np.bool_)
-    held = np.flatnonzero(far)
-    t = np.abs(data.residuals(state.x)[held]) * data.inv_sd[held]
-    believed = np.zeros_like(far)
-    believed[held] = t < BELIEVED * state.scale
-    held = held[believed[held]]
-    if len(held) == 0 or not _positive(data.fold(_excess, bulk, believed)):
-        return None
-    rest = data.take(np.flatnonzero(~far & (data.freq > 0.0)))
-    basis = linalg.row_space(rest.A, rest.row_weights)
+    rest = _others(data, bulk)
+    basis = row_space(rest)
     if basis is not None:
         # What the other rows do not determine, they cannot contradict.
         rest = rest.with_basis(basis)
-    reduce = np.eye(len(state.x)) if basis is None else basis
-    A = data.A[held] @ reduce * np.sqrt(data.row_weights[held])[:, None]
-    if not rest.nobs > 2.0 * A.shape[1] or len(_dominated(A, rest.A, rest.row_weights)) == 0:
+    reduce = np.eye(len(x)) if basis is None else basis
+    R, x = held.triangle @ reduce, reduce.T @ x
+    if not rest.nobs > 2.0 * len(x):
         return None
-    x = reduce.T @ state.x
-    t = (rest.b - rest.A @ x) * rest.inv_sd
-    scale = float(scales.m_scale(t, loss=s_loss, breakdown=0.5, ddof=len(x), weights=rest.freq))
+    alone = replace(problem, data=rest, adjust=1.0)
+    if len(_dominated(R, _solution(alone, x, state.scale).of_design().root, rest.normal[0])) == 0:
+        return None
+    scale = m_scale(alone, x, s_loss)
     if not scale > 0.0:
         return None
-    alone = replace(problem, data=rest, adjust=1.0, rule=fixed_scale("s", scale))
+    alone = replace(alone, rule=fixed_scale("s", scale))
     after = solve(alone, x)
     if after.status is not Status.CONVERGED:
         return None
     step = after.x - x
-    chi2, q = _distance(alone, after, A, step)
+    chi2, q = _distance(alone, after, R, step)
     if q == 0 or special.fdtrc(q, rest.nobs - len(x), chi2 / q) > LEVEL:
         return None
     x = state.x + reduce @ step
     scale = m_scale(problem, x, s_loss)
     found = sorted([*s_fit.alternatives, (x, scale)], key=lambda fit: fit[1])
     note = (
-        f"{len(held)} rows far out in the design decide about the fit, and the others do not "
+        f"{held.rows} rows far out in the design decide about the fit, and the others do not "
         f"predict them: the fit without these, with S-scale {scale * data.unit:.4g}, is "
         f"{math.sqrt(chi2):.1f} of its standard errors away; see fit.alternatives"
     )
@@ -153,13 +151,44 @@ def _split(data: Data, bulk: _Bulk) -> tuple[Flags, Array]:
     return far & (data.freq > 0.0), Z
 
 
-def _is_far(data: Data, bulk: _Bulk) -> Flags:
-    return _split(data, bulk)[0]
+def _is_near(data: Data, bulk: _Bulk) -> Flags:
+    """Return which rows count and are not far out."""
+    return ~_split(data, bulk)[0] & (data.freq > 0.0)
 
 
-def _excess(data: Data, bulk: _Bulk, believed: Flags) -> Array:
+def _others(data: Data | Streamed, bulk: _Bulk) -> Data | Streamed:
+    """Return the rows that are not far out."""
+    if isinstance(data, Data):
+        return data.take(data.each(_is_near, bulk, dtype=np.bool_))
+    # Rows are chosen before they are in the coordinates of a basis.
+    whole = bulk if data.basis is None else bulk._replace(M=data.basis @ bulk.M)
+    return data.where(functools.partial(_is_near, bulk=whole))
+
+
+class _Held(NamedTuple):
+    """How many far rows a fit believes, the triangle of them, and their excess of information."""
+
+    rows: int
+    triangle: Array
+    excess: Array
+
+
+def _held(data: Data, bulk: _Bulk, x: Array, reach: float) -> _Held:
     far, Z = _split(data, bulk)
-    return _information(Z, far, believed, data.freq)
+    rows = np.flatnonzero(far)
+    t = np.abs(data.residuals(x)[rows]) * data.inv_sd[rows]
+    rows = rows[t < reach]
+    believed = np.zeros_like(far)
+    believed[rows] = True
+    A = data.A[rows] * np.sqrt(data.row_weights[rows])[:, None]
+    excess = _information(Z, far, believed, data.freq)
+    return _Held(len(rows), np.asarray(np.linalg.qr(A, mode="r")), excess)
+
+
+def _both_held(left: _Held, right: _Held) -> _Held:
+    return _Held(
+        left.rows + right.rows, stacked(left.triangle, right.triangle), left.excess + right.excess
+    )
 
 
 def _coordinates(A: Array, freq: Array) -> Array:
@@ -199,31 +228,37 @@ def _positive(G: Array) -> Flags:
     return np.asarray(np.linalg.eigvalsh(G)[..., -1] > 0.0)
 
 
-def _dominated(A: Array, others: Array, w: Array) -> Array:
-    """Return R such that R x are the combinations that the rows of A dominate."""
-    half = linalg.inverse_root(others, w)
-    _, singular, Vt = np.linalg.svd(A @ half, full_matrices=False)
-    # H H' = G^-1 for the Gram matrix G of the others, so that H^-1 = H'G.
-    return np.asarray((Vt[singular**2 >= DOMINANCE] @ half.T) @ gram(others, w, w)[0])
+def _dominated(R: Array, half: Array, G: Array) -> Array:
+    """Return C such that C x are the combinations that the rows of a triangle dominate.
+
+    G is the Gram matrix of the other rows, and H H' = G^-1 for H = `half`, so that H^-1 = H'G.
+    """
+    _, singular, Vt = np.linalg.svd(R @ half, full_matrices=False)
+    return np.asarray((Vt[singular**2 >= DOMINANCE] @ half.T) @ G)
 
 
-def _distance(problem: Problem, state: State, A: Array, step: Array) -> tuple[float, int]:
-    """Return Wald's statistic of the step in what the rows of A dominate, and the dimension."""
-    data = problem.memory
-    resid = problem.residuals(state.x)
-    weights = data.row_weights * problem.loss.weight(resid * data.inv_sd / state.scale)
-    R = _dominated(A, data.A, weights)
-    if len(R) == 0:
+def _distance(problem: Problem, state: State, R: Array, step: Array) -> tuple[float, int]:
+    """Return Wald's statistic of the step in what the rows of R dominate, and the dimension."""
+    fitted = _solution(problem, state.x, state.scale)
+    G = problem.data.fold(_weighted_gram, problem.loss, state.x, state.scale)
+    C = _dominated(R, fitted.root, G)
+    if len(C) == 0:
         return 0.0, 0
-    fitted = covariance.Fitted(
-        A=data.A,
-        resid=resid,
-        freq=data.freq,
-        inv_sd=data.inv_sd,
-        adjusted=False,
-        loss=problem.loss,
-        scale=state.scale,
-        root_weights=weights,
+    gap = C @ step
+    return float(gap @ np.linalg.solve(C @ covariance.covariance(fitted, "w") @ C.T, gap)), len(C)
+
+
+def _solution(problem: Problem, x: Array, scale: float) -> covariance.Solution:
+    data, loss = problem.data, problem.loss
+    if isinstance(data, Streamed):
+        return StreamedFitted(data, Part(x, loss, scale, None), weighted=True)
+    resid = problem.residuals(x)
+    weights = data.row_weights * loss.weight(resid * data.inv_sd / scale)
+    return covariance.Fitted(
+        data.A, resid, data.freq, data.inv_sd, False, loss, scale, root_weights=weights
     )
-    gap = R @ step
-    return float(gap @ np.linalg.solve(R @ covariance.covariance(fitted, "w") @ R.T, gap)), len(R)
+
+
+def _weighted_gram(data: Data, loss: Loss, x: Array, scale: float) -> Array:
+    resid = data.residuals(x)
+    return gram(data.A, data.row_weights * loss.weight(resid * data.inv_sd / scale), resid)[0]

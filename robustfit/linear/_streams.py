@@ -65,8 +65,10 @@ def watched(source: Rows | None, enabled: bool) -> Iterator[None]:
 # -- least squares -----------------------------------------------------------------------------
 
 
-def row_space(data: Streamed) -> Array | None:
-    """Return what `linalg.row_space` does."""
+def row_space(data: Data | Streamed) -> Array | None:
+    """Return a basis of the rows, None if it is all of R^p."""
+    if isinstance(data, Data):
+        return linalg.row_space(data.A, data.row_weights, data.normal[0])
     if linalg.solve_gram(*data.normal) is not None:
         return None
     scale = linalg.inverse_powers(data.largest)
@@ -109,7 +111,7 @@ def _tolerance(data: Streamed) -> float:
 
 
 @dataclass(frozen=True)
-class _Part:
+class Part:
     """A solution, as far as a block of rows needs to know it; see `covariance.Fitted`."""
 
     x: Array
@@ -130,7 +132,7 @@ class StreamedFitted:
     """A solution whose rows are read block by block; the counterpart of `covariance.Fitted`."""
 
     data: Streamed
-    part: _Part
+    part: Part
     weighted: bool
 
     @property
@@ -195,18 +197,18 @@ class StreamedFitted:
 
 
 def _in_part(
-    data: Data, part: _Part, root: Array, function: Callable[..., Any], args: tuple[Any, ...]
+    data: Data, part: Part, root: Array, function: Callable[..., Any], args: tuple[Any, ...]
 ) -> Any:
     return function(part.fitted(data, root), *args)
 
 
-def _first_sums(data: Data, part: _Part, weighted: bool) -> tuple[covariance.Moments, Array]:
+def _first_sums(data: Data, part: Part, weighted: bool) -> tuple[covariance.Moments, Array]:
     fitted = part.fitted(data, None)
     w = data.row_weights * fitted.weight if weighted else data.row_weights
     return covariance.moments_of(fitted), gram(data.A, w, fitted.resid)[0]
 
 
-def _root_triangle(data: Data, part: _Part, weighted: bool, scale: Array) -> Array:
+def _root_triangle(data: Data, part: Part, weighted: bool, scale: Array) -> Array:
     weight = part.fitted(data, None).weight if weighted else 1.0
     return linalg.triangular(data.A, data.row_weights * weight, scale)
 
@@ -228,7 +230,7 @@ class StreamedResult(FitResult):
         return cast(Streamed, self._data)
 
     @property
-    def _part(self) -> _Part:
+    def _part(self) -> Part:
         return cast(StreamedFitted, self._inner).part
 
     @functools.cached_property
@@ -339,7 +341,7 @@ def assemble(
     data = cast(Streamed, problem.data)
     exact = state.status is Status.EXACT_FIT
     scale = 0.0 if exact else state.scale
-    part = _Part(state.x, problem.loss, scale, outcome.stage)
+    part = Part(state.x, problem.loss, scale, outcome.stage)
     floor = typical_size(data, state.x) if exact else 0.0
     total, square = data.fold(_weight_sums, part, floor)
     status = final_status(problem, state, total, square)
@@ -365,7 +367,7 @@ def assemble(
     )
 
 
-def weights_of(data: Data, part: _Part, floor: float) -> Array:
+def weights_of(data: Data, part: Part, floor: float) -> Array:
     """Return the robustness weights of a block."""
     if floor > 0.0:
         return exact_rows(data, part.x, floor).astype(np.float64)
@@ -376,21 +378,21 @@ def weights_of(data: Data, part: _Part, floor: float) -> Array:
     return np.asarray(part.loss.weight(u))
 
 
-def _weight_sums(data: Data, part: _Part, floor: float) -> tuple[float, float]:
+def _weight_sums(data: Data, part: Part, floor: float) -> tuple[float, float]:
     weights = weights_of(data, part, floor)
     counted = weights if data.plain else data.freq * weights
     return float(np.sum(counted)), float(counted @ weights)
 
 
-def _resid(data: Data, part: _Part) -> Array:
+def _resid(data: Data, part: Part) -> Array:
     return data.residuals(part.x) * data.unit
 
 
-def _fitted_values(data: Data, part: _Part) -> Array:
+def _fitted_values(data: Data, part: Part) -> Array:
     return (data.b - data.residuals(part.x)) * data.unit
 
 
-def _standardised(data: Data, part: _Part) -> Array:
+def _standardised(data: Data, part: Part) -> Array:
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.asarray(data.residuals(part.x) * data.inv_sd / part.scale)
 
@@ -403,11 +405,11 @@ def _leverage(data: Data, root: Array) -> Array:
     return np.asarray(np.minimum(own, 1.0))
 
 
-def _cost(data: Data, part: _Part) -> float:
+def _cost(data: Data, part: Part) -> float:
     return float(data.freq @ part.loss.rho(data.residuals(part.x) * data.inv_sd / part.scale))
 
 
-def _all_exact(data: Data, part: _Part) -> bool:
+def _all_exact(data: Data, part: Part) -> bool:
     w = exact_rows(data, part.x, 0.0)
     return bool(np.all(w[data.freq > 0.0]))
 
@@ -420,23 +422,21 @@ def _from_one(data: Data, beta: Array) -> float:
     return float(np.max(np.abs(1.0 - data.A @ beta), initial=0.0))
 
 
-def _weighted_response(data: Data, part: _Part, floor: float) -> tuple[float, float]:
+def _weighted_response(data: Data, part: Part, floor: float) -> tuple[float, float]:
     w = weights_of(data, part, floor) * data.row_weights
     return float(np.sum(w)), float(w @ data.b)
 
 
-def _squares(data: Data, part: _Part, floor: float, center: float) -> tuple[float, float]:
+def _squares(data: Data, part: Part, floor: float, center: float) -> tuple[float, float]:
     w = weights_of(data, part, floor) * data.row_weights
     return float(w @ (data.b - center) ** 2), float(w @ data.residuals(part.x) ** 2)
 
 
-def _low(data: Data, part: _Part, floor: float) -> int:
+def _low(data: Data, part: Part, floor: float) -> int:
     return int(np.sum(weights_of(data, part, floor) < LOW_WEIGHT))
 
 
-def _outlying(
-    data: Data, part: _Part, floor: float, limit: float
-) -> tuple[NDArray[np.intp], Array]:
+def _outlying(data: Data, part: Part, floor: float, limit: float) -> tuple[NDArray[np.intp], Array]:
     weights = data.spread(weights_of(data, part, floor))
     rows = np.flatnonzero(weights <= limit)
     return data.first + rows, weights[rows]
