@@ -295,7 +295,7 @@ def test_frequencies_of_the_lts_subset():
 @pytest.mark.parametrize("n", [75, 3000])
 def test_same_answer_on_any_number_of_threads(parts, n, monkeypatch):
     A, b = problem(n=n)
-    monkeypatch.setattr(_threads, "_WORTH_A_THREAD", 0.0)
+    monkeypatch.setattr(_threads, "WORTH_A_THREAD", 0.0)
     monkeypatch.setattr(numba.config, "NUMBA_NUM_THREADS", 1)
     xs, scales = parts(A, b)
     monkeypatch.setattr(numba.config, "NUMBA_NUM_THREADS", 7)

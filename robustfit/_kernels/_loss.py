@@ -24,16 +24,16 @@ from robustfit.losses import Loss
 from robustfit.losses._compiled import formulas, source_stamp
 
 _tuple: Any = ndarray.to_fixed_tuple
+_array: Any = cast(Any, numba).carray
 #: Standardised residuals are cut here: every rho is flat there, and their squares are finite.
 FAR = 1e150
 #: Which values are wanted: all three, the weights alone, or psi' in their place.
 ALL, WEIGHT, CURVE = 0, 1, 2
 
-_scratch = types.Array(types.float64, 1, "C")
-_shape = types.Array(types.float64, 1, "C", readonly=True)
+_numbers: Any = cast(Any, types).CPointer(types.float64)
 _signature = types.void(
-    types.int64, _scratch, _scratch, types.float64, types.float64, _shape, _scratch, _scratch,
-    _scratch,
+    types.int64, types.intp, _numbers, _numbers, types.float64, types.float64, _numbers, _numbers,
+    _numbers, _numbers,
 )  # fmt: skip
 
 
@@ -64,18 +64,28 @@ def _values(
     """Set w = weight(u) for u = k r / s.
 
     For `ALL` set t = rho(u) and q = psi(u) u, too; for `CURVE` set w = psi'(u) instead. The arrays
-    have the same length. Numba's own pointers to functions take longer to hand over than a few
-    thousand rows to work on.
+    have the same length. Their addresses are handed over: whole arrays, or Numba's own pointers to
+    functions, take longer than some rows to work on.
     """
+    if any(array.layout != "C" for array in (r, k, shape, t, q, w)):
+        return None
 
     def call(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        def data(k: int) -> Any:
+            return context.make_array(signature.args[k])(context, builder, arguments[k])
+
         convention, expected = context.call_conv, _signature.args
         kind_of = convention.get_function_type(types.void, expected).as_pointer()
         function = builder.inttoptr(arguments[0], kind_of)
-        convention.call_function(builder, function, types.void, expected, arguments[1:])
+        count = builder.extract_value(data(2).shape, 0)
+        given = [arguments[1], count, data(2).data, data(3).data, *arguments[4:6]]
+        given += [data(k).data for k in range(6, 10)]
+        convention.call_function(builder, function, types.void, expected, given)
         return context.get_dummy_value()
 
-    return types.void(types.int64, *_signature.args), call
+    return types.void(
+        types.int64, types.int64, r, k, types.float64, types.float64, shape, t, q, w
+    ), call
 
 
 values: Any = intrinsic(_values)
@@ -99,22 +109,22 @@ def _compile(loss: type[Loss], shapes: int) -> tuple[Callable[..., Any], int]:
     @jit(_signature, cache=cache, nogil=True, error_model="numpy")
     @unique
     def evaluate(
-        kind: Any, r: Any, k: Any, s: Any, c: Any, shape: Any, t: Any, q: Any, w: Any
+        kind: Any, n: Any, r: Any, k: Any, s: Any, c: Any, shape: Any, t: Any, q: Any, w: Any
     ) -> None:
-        extra = _tuple(shape, shapes)
+        extra = _tuple(_array(shape, (shapes,)), shapes)
         inverse = 1.0 / s
         if kind == ALL:
-            for i in range(len(r)):
+            for i in range(n):
                 u = min(max(r[i] * k[i] * inverse, -FAR), FAR)
                 w[i] = weight(weight1, u, c, _scalar, *extra)
                 t[i] = rho(rho1, u, c, _scalar, *extra)
                 q[i] = w[i] * u * u
         elif kind == WEIGHT:
-            for i in range(len(r)):
+            for i in range(n):
                 u = min(max(r[i] * k[i] * inverse, -FAR), FAR)
                 w[i] = weight(weight1, u, c, _scalar, *extra)
         else:
-            for i in range(len(r)):
+            for i in range(n):
                 u = min(max(r[i] * k[i] * inverse, -FAR), FAR)
                 w[i] = dpsi(dpsi1, u, c, _scalar, *extra)
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from robustfit._jit import jit
 from robustfit._kernels import _dense, _loss, _tiles
 from robustfit._kernels._loss import ALL, CURVE, FAR, WEIGHT, compiles, pointer, values
-from robustfit._kernels._threads import in_threads, merged_in_threads
+from robustfit._kernels._threads import WORTH_A_THREAD, in_threads, merged_in_threads
 from robustfit.losses import Loss
 from robustfit.losses._compiled import kernels, named
 
@@ -179,11 +179,17 @@ def _pass(
         fold(kind, newton, *loss, A[part], right, padded, f, k, v, M, out_resid[part], out)
         return out
 
-    return np.asarray(merged_in_threads(work, n, _chunk(n, p), n * (30.0 + p * p)))
+    return np.asarray(merged_in_threads(work, n, _chunk(n, p), _operations(n, p)))
+
+
+def _operations(n: int, p: int) -> float:
+    return n * (30.0 + p * p)
 
 
 def _chunk(n: int, p: int) -> int:
     """Return how many rows a thread takes at a time: many enough for p x p sums not to count."""
+    if _operations(n, p) < WORTH_A_THREAD:
+        return n
     rows = min(_CHUNK, max(_CHUNK_ELEMENTS // max(p, 1), _FEW_ROWS), max(n // _CHUNKS, _SOME_ROWS))
     return -(-rows // _BLOCK) * _BLOCK
 

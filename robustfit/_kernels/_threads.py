@@ -16,8 +16,8 @@ from typing import Any, Generic, TypeVar, cast
 import numba
 import threadpoolctl
 
-# Handing work to threads takes about as long as this many floating-point operations.
-_WORTH_A_THREAD = 2e6
+#: Handing work to threads takes about as long as this many floating-point operations.
+WORTH_A_THREAD = 2e6
 
 # Operands of fewer elements than this are not worth a thread to any BLAS.
 _BLAS_THREADS = 8000
@@ -48,7 +48,7 @@ def in_threads(
     most = worker_threads() if threads is None else threads
     threads = min(most, len(parts))
     # Work inside of work waits for no thread: all of them may be waiting for it.
-    if threads <= 1 or cost < _WORTH_A_THREAD or getattr(_here, "working", False):
+    if threads <= 1 or cost < WORTH_A_THREAD or getattr(_here, "working", False):
         return [work(part) for part in parts]
     results: list[Any] = [None] * len(parts)
     waiting, stopped = iter(range(len(parts))), threading.Event()

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from robustfit import linalg
 from robustfit._inputs import Data, Frame
 from robustfit._kernels import Sums, gram, residuals
+from robustfit._kernels._dense import padded
 from robustfit._kernels._loss import compiles, pointer
 from robustfit._progress import Bar
 from robustfit._streamed import Median, Streamed
@@ -194,17 +195,17 @@ def compiled(problem: Problem, x: Array | None = None) -> State | None:
     factor = None if alike else np.where(data.freq > 0.0, data.inv_sd, 0.0)
     A, b = (data.A, data.b) if factor is None else (data.A * factor[:, None], data.b * factor)
     begun, found = x is not None, np.zeros((1, p)) if x is None else np.array(x, ndmin=2)
-    weights = np.empty((1, n) if alike else (0, 0))
+    At, rows, count = padded(A.T), padded(b), padded(data.freq)
+    weights = np.empty((1, len(rows)) if alike else (0, 0))
     scale, nit, done = np.array([rule.value]), np.zeros(1, np.intp), np.ones(1, np.bool_)
     _small.solve(
-        address, np.array(A.T, order="C", ndmin=3), np.ascontiguousarray(b)[None],
-        np.ascontiguousarray(data.freq)[None], begun, found, scale, not rule.fixed,
+        address, At[None], rows[None], count[None], begun, found, scale, not rule.fixed,
         # One that takes longer is on a course of its own.
         problem.maxiter // 2, problem.tol, c, shape, nit, done, weights,
     )  # fmt: skip
     if not (done[0] and scale[0] > _COLLAPSED * data.size):
         return None
-    kept = weights[0] if alike else None
+    kept = weights[0, :n] if alike else None
     return State(found[0], float(scale[0]), int(nit[0]), Status.CONVERGED, weights=kept)
 
 

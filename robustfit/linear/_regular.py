@@ -20,7 +20,7 @@ from scipy import special
 from robustfit import _checks, linalg
 from robustfit import scale as scales
 from robustfit._inputs import matrix
-from robustfit._kernels import LARGE_ELEMENTS
+from robustfit._kernels import LARGE_ELEMENTS, _dense
 from robustfit._kernels._loss import pointer
 from robustfit.compare import difference_variance
 from robustfit.linear import _far, _guard, _problem, _small
@@ -183,21 +183,19 @@ class Block:
         return cls(A, b / unit[:, None], freq, np.sqrt(var), unit, usable)
 
     @functools.cached_property
-    def design(self) -> Array:
-        """The designs as the kernels see them, (1 or m, p, n).
+    def rows(self) -> tuple[Array, Array, Array]:
+        """Designs (1 or m, p, n), responses (m, n) and counts (1 or m, n) for the kernels.
 
         A row without weight is zero, so that it depends on any other and is in no subset.
         """
-        return np.ascontiguousarray(self.A.transpose(0, 2, 1) * self._factor[:, None, :])
-
-    @functools.cached_property
-    def response(self) -> Array:
-        """The responses as the kernels see them, (m, n)."""
-        return np.ascontiguousarray(self.b * self._factor)
+        factor = np.where(self.freq > 0.0, self.inv_sd, 0.0)
+        design = self.A.transpose(0, 2, 1) * factor[:, None, :]
+        return _dense.padded(design), _dense.padded(self.b * factor), _dense.padded(self.freq)
 
     @property
-    def _factor(self) -> Array:
-        return np.where(self.freq > 0.0, self.inv_sd, 0.0)
+    def design(self) -> Array:
+        """The designs as the kernels see them, (1 or m, p, n)."""
+        return self.rows[0][..., : self.b.shape[1]]
 
     @functools.cached_property
     def nobs(self) -> Array:
@@ -306,21 +304,21 @@ class Plan:
         limit = self.maxiter // 2
         address, c, shape = pointer(loss)
         _small.solve(
-            address, block.design, block.response, block.freq, True, x, s, self.scale == "mad",
-            limit, self.tol, c, shape, nit, regular, np.empty((0, 0)),
+            address, *block.rows, True, x, s, self.scale == "mad", limit, self.tol, c, shape, nit,
+            regular, np.empty((0, 0)),
         )  # fmt: skip
         return nit
 
     def _start(self, block: Block, regular: Flags) -> tuple[Array, Array]:
         """Return coefficients and scales to start from."""
         x, s = np.zeros((len(block.b), block.A.shape[2])), np.ones(len(block.b))
-        _small.least_squares(block.design, block.response, block.freq, x, regular)
+        _small.least_squares(*block.rows, x, regular)
         chi = self.s_loss
         if chi is not None and self.draws is not None:
             draws, goal = self.draws, 0.5 * block.df
             address, c, shape = pointer(chi)
             _small.estimate(
-                address, block.design, block.response, block.freq, goal * chi.sup, chi.sup,
+                address, *block.rows, goal * chi.sup, chi.sup,
                 draws.first, draws.order, draws.offset, _CANDIDATES, _S_TOL, _S_STEPS, c, shape, x,
                 s, regular,
             )  # fmt: skip

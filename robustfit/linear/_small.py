@@ -93,10 +93,10 @@ def _mad(At: Any, r: Any, f: Any, half: Any, slack: Any, a: Any, q: Any, v: Any)
 
 @_inner
 def _least_squares(
-    At: Any, b: Any, f: Any, x: Any, r: Any, t: Any, G: Any, L: Any, T: Any, S: Any, g: Any, d: Any
+    At: Any, b: Any, f: Any, x: Any, r: Any, t: Any, G: Any, L: Any, g: Any, d: Any
 ) -> Any:
     """Set x to the least-squares fit; return whether the design is far from singular."""
-    _dense.gram(At, f, T, S, G)
+    _dense.gram(At, f, t, G)
     _dense.cholesky(G, L)
     for j in range(len(x)):
         x[j] = 0.0
@@ -115,12 +115,12 @@ def least_squares(At: Any, b: Any, f: Any, x: Any, done: Any) -> None:
     """Set the rows of x to the least-squares fits."""
     n, p = b.shape[1], At.shape[1]
     r, t = np.empty(n), np.empty(n)
-    G, L, T, S = np.empty((p, p)), np.empty((p, p)), np.empty((3, _dense.BLOCK)), np.empty((3, 3))
+    G, L = np.empty((p, p)), np.empty((p, p))
     g, d = np.empty(p), np.empty(p)
     for k in range(len(b)):
         if done[k]:
             At_k, f_k = At[k % len(At)], f[k % len(f)]
-            done[k] = _least_squares(At_k, b[k], f_k, x[k], r, t, G, L, T, S, g, d)
+            done[k] = _least_squares(At_k, b[k], f_k, x[k], r, t, G, L, g, d)
 
 
 @_jit
@@ -139,14 +139,14 @@ def solve(
     m, n = b.shape
     p = At.shape[1]
     r, w, q, t, unit = np.empty(n), np.empty(n), np.empty(n), np.empty(n), np.ones(n)
-    G, L, T, S = np.empty((p, p)), np.empty((p, p)), np.empty((3, _dense.BLOCK)), np.empty((3, 3))
+    G, L = np.empty((p, p)), np.empty((p, p))
     g, d, v, e = np.empty(p), np.empty(p), np.empty(p), np.empty(p)
     for k in range(m):
         if not done[k]:
             continue
         At_k, b_k, f_k, x_k, s_k = At[k % len(At)], b[k], f[k % len(f)], x[k], s[k]
         half, slack = _slack(f_k)
-        if not begun and not _least_squares(At_k, b_k, f_k, x_k, r, t, G, L, T, S, g, d):
+        if not begun and not _least_squares(At_k, b_k, f_k, x_k, r, t, G, L, g, d):
             done[k] = False
             continue
         if not (s_k > 0.0 or moving):
@@ -174,10 +174,10 @@ def solve(
                 values(loss, CURVE, r, unit, s_k, c, shape, t, q, q)
                 for i in range(n):
                     q[i] *= f_k[i]
-                _dense.gram(At_k, q, T, S, G)
+                _dense.gram(At_k, q, t, G)
                 newton = _dense.cholesky(G, L) and _regular(L, G)
             if not newton:
-                _dense.gram(At_k, w, T, S, G)
+                _dense.gram(At_k, w, t, G)
                 if not (_dense.cholesky(G, L) and _regular(L, G)):
                     break
             _dense.cholesky_solve(L, g, d)

@@ -467,7 +467,6 @@ def _descend(
     p, n = At.shape
     r, w, t = np.empty(n), np.empty(n), np.empty(n)
     G, L = np.empty((p, p)), np.empty((p, p))
-    T, S = np.empty((3, _dense.BLOCK)), np.empty((3, 3))
     g, d, new_x, room = np.empty(p), np.empty(p), np.empty(p), _subsets.room(p)
     for k in range(len(objective)):
         if len(first) > 0 and not _subsets.elemental(At, b, first[k], order, offset[k], x[k], room):
@@ -485,7 +484,7 @@ def _descend(
                 x[k, j] = new_x[j]
             if step == steps:
                 break
-            _dense.gram(At, w, T, S, G)
+            _dense.gram(At, w, t, G)
             _dense.gradient(At, w, r, t, g)
             _dense.cholesky(G, L)
             _dense.cholesky_solve(L, g, d)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from robustfit import _kernels, linalg
 from robustfit._inputs import Data
 from robustfit._kernels import LARGE_ELEMENTS, RowSums, Sums, in_threads
+from robustfit._kernels._dense import padded
 from robustfit._kernels._loss import pointer
 from robustfit._streamed import Streamed
 from robustfit.losses import Loss
@@ -294,22 +295,29 @@ class _Search:
     def goal(self) -> float:
         return self.level * max(self.rows.count - len(self.rows.At), 0.0) * self.loss.sup
 
+    @functools.cached_property
+    def _padded(self) -> tuple[Array, Array, Array]:
+        """The rows as the kernels see them."""
+        rows = self.rows
+        return padded(rows.At), padded(rows.b), padded(rows.freq)
+
     def best(self, draws: Draws, given: Array, steps: int, most: int) -> Array:
         """Return starts: the best fits to subsets, or of the given ones, and least squares."""
         rows, loss, goal = self.rows, self.loss, self.goal
         address, c, shape = pointer(loss)
-        p, n = rows.At.shape
+        At, b, freq = self._padded
+        p, n = At.shape
 
         def work(part: slice) -> tuple[Array, Array]:
             x, s = np.zeros((most, p)), np.empty(most)
             _s_kernels.screen(
-                address, rows.At, rows.b, rows.freq, goal, loss.sup, draws.first[part],
+                address, At, b, freq, goal, loss.sup, draws.first[part],
                 draws.order, draws.offset[part], given[part], steps, c, shape, x, s,
             )  # fmt: skip
             return x, s
 
         count = max(len(draws.first), len(given))
-        found = in_threads(work, count, _PART, count * n * (10.0 + p * p))
+        found = in_threads(work, count, _PART, count * n * (100.0 + p * p))
         x, s = (np.concatenate(arrays) for arrays in zip(*found, strict=True))
         order = np.argsort(s, kind="stable")
         return _subsets.starts(x[order], s[order], most, rows)
@@ -327,14 +335,15 @@ class _Search:
 
     def converge(self, starts: Array) -> _Candidates:
         """Return the candidates that refinement of the starts leads to."""
-        rows, loss, goal, x = self.rows, self.loss, self.goal, starts.copy()
+        loss, goal, x = self.loss, self.goal, starts.copy()
         s, done = np.full(len(x), np.nan), np.zeros(len(x), dtype=np.bool_)
         address, c, shape = pointer(loss)
-        p, n = rows.At.shape
+        At, b, freq = self._padded
+        p, n = At.shape
 
         def work(part: slice) -> None:
             _s_kernels.refine(
-                address, rows.At, rows.b, rows.freq, goal, loss.sup, x[part], self.maxiter,
+                address, At, b, freq, goal, loss.sup, x[part], self.maxiter,
                 self.tol, 1e-14, c, shape, s[part], done[part],
             )  # fmt: skip
 

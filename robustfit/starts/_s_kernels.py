@@ -100,6 +100,14 @@ def _m_scale(
     return s
 
 
+@_jit
+def m_scale(loss: Any, r: Any, f: Any, goal: Any, top: Any, tol: Any, c: Any, shape: Any) -> Any:
+    """Return the root of sum f rho(r / s) = goal; its error is about the square of `tol`."""
+    n = len(r)
+    t, q, w = np.empty(n), np.empty(n), np.empty(n)
+    return _m_scale(loss, r, f, np.ones(n), goal, top, -1.0, tol, c, shape, t, q, w)
+
+
 @_inner
 def _sum(
     loss: Any, r: Any, f: Any, k: Any, s: Any, c: Any, shape: Any, t: Any, q: Any, w: Any
@@ -125,7 +133,7 @@ def screen(
     """
     p, n = At.shape
     r, w, t, q, k = np.empty(n), np.empty(n), np.empty(n), np.empty(n), np.ones(n)
-    G, L, T, S = np.empty((p, p)), np.empty((p, p)), np.empty((3, _dense.BLOCK)), np.empty((3, 3))
+    G, L = np.empty((p, p)), np.empty((p, p))
     g, d, z, room = np.empty(p), np.empty(p), np.empty(p), _subsets.room(p)
     hopeless, worst = _HOPELESS * math.sqrt(p), 0
     for i in range(len(s)):
@@ -154,7 +162,7 @@ def screen(
             for i in range(n):
                 w[i] *= f[i]
             _dense.gradient(At, w, r, t, g)
-            _dense.gram(At, w, T, S, G)
+            _dense.gram(At, w, t, G)
             _dense.cholesky(G, L)
             _dense.cholesky_solve(L, g, d)
             for j in range(p):
@@ -180,7 +188,7 @@ def _descend(
 ) -> Any:  # fmt: skip
     """Refine x in place; return its scale and whether the tolerance was met."""
     p, n = At.shape
-    r, new_r, w, t, q, k, G, L, T, S, g, d, new_x = room
+    r, new_r, w, t, q, k, G, L, g, d, new_x = room
     for j in range(p):
         new_x[j] = x[j]
     # A reweighting step (0), then if that is small a Newton step (1), and the reweighting
@@ -215,7 +223,7 @@ def _descend(
                 w[i] *= f[i]
             if attempt != 1:
                 _dense.gradient(At, w, r, t, g)
-            _dense.gram(At, w, T, S, G)
+            _dense.gram(At, w, t, G)
             positive = _dense.cholesky(G, L)
             _dense.cholesky_solve(L, g, d)
             if attempt == 0:
@@ -237,8 +245,7 @@ def refine(
     p, n = At.shape
     room = (
         np.empty(n), np.empty(n), np.empty(n), np.empty(n), np.empty(n), np.ones(n),
-        np.empty((p, p)), np.empty((p, p)), np.empty((3, _dense.BLOCK)), np.empty((3, 3)),
-        np.empty(p), np.empty(p), np.empty(p),
+        np.empty((p, p)), np.empty((p, p)), np.empty(p), np.empty(p), np.empty(p),
     )  # fmt: skip
     for k in range(len(s)):
         s[k], done[k] = _descend(

@@ -281,7 +281,7 @@ def elemental(At: Any, b: Any, first: Any, order: Any, offset: Any, x: Any, room
     Column-wise LU factorization with pivoting of the transposed subset: a row enters only
     if it adds a direction (Koller 2012, arXiv:1208.5595).
     """
-    p, n = At.shape
+    p, n = len(At), len(order)
     L, U, y, v, place = room
     for j in range(p):
         place[j] = j

@@ -48,6 +48,8 @@ C = 2.98463717629906
 SLOW = 2.0
 # Enough rounds for a median where a fit takes so many seconds at most.
 ROUNDS = ((0.01, 41), (0.1, 15), (1.0, 5), (2.0, 3), (np.inf, 1))
+# In each, a peer is called for so many seconds at least.
+TURN = 0.01
 
 R_SCRIPT = """
 a <- commandArgs(TRUE); n <- as.integer(a[2]); p <- as.integer(a[3]); rounds <- as.integer(a[5])
@@ -281,15 +283,20 @@ PEERS = {
 # -- timing --------------------------------------------------------------------------------------
 
 
-def seconds(call):
-    """Return the wall time of a call."""
+def seconds(call, times=1):
+    """Return the wall time of a call, by so many."""
     begin = time.perf_counter()
-    call()
-    return time.perf_counter() - begin
+    for _ in range(times):
+        call()
+    return (time.perf_counter() - begin) / times
 
 
 def compare(n, p, skipped, bar):
-    """Return the median time of every peer that is here, rounds interleaved."""
+    """Return the median time of every peer that is here, rounds interleaved.
+
+    Short calls are repeated in each round, as R and GSL do in their own processes: alone, after the
+    others, a call finds its code and data gone from the caches.
+    """
     A, b = make(n, p)
     calls, medians, first = {}, {}, {}
     for name, peer in PEERS.items():
@@ -306,10 +313,11 @@ def compare(n, p, skipped, bar):
         bar.update()
     found = {name: [first[name]] if first[name] >= SLOW else [] for name in python}
     rounds = {name: rounds_for(first[name]) for name in python}
+    times = {name: max(1, round(TURN / first[name])) for name in python}
     for k in range(max(rounds.values())):
         for name, call in python.items():
             if k < rounds[name] and first[name] < SLOW:
-                found[name].append(seconds(call))
+                found[name].append(seconds(call, times[name]))
         bar.update()
     medians = {name: float(np.median(times)) for name, times in found.items()}
     for name in calls.keys() - python.keys():
