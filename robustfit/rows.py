@@ -187,6 +187,22 @@ class _WithIntercept(Rows):
         self._source = source
         self.names = None if source.names is None else ("Intercept", *source.names)
 
+    @property
+    def passes(self) -> int:
+        return self._source.passes
+
+    @passes.setter
+    def passes(self, count: int) -> None:
+        self._source.passes = count
+
+    @property
+    def progress(self) -> Callable[[int, int], object] | None:
+        return self._source.progress
+
+    @progress.setter
+    def progress(self, told: Callable[[int, int], object] | None) -> None:
+        self._source.progress = told
+
     def blocks(self) -> Iterator[Block]:
         return map(_with_ones, self._source.blocks())
 
@@ -505,9 +521,9 @@ def from_parquet(
         raise ValueError(
             f"{', '.join(missing)} must be among the columns {', '.join(found.schema.names)}"
         )
-    names = (*(("Intercept",) if intercept else ()), *columns)
-    size = _block_rows(block_rows, len(names) + 3)
-    return _ParquetRows(found, names, response, (freq_weights, var_weights), intercept, size)
+    size = _block_rows(block_rows, len(columns) + 3)
+    rows = _ParquetRows(found, tuple(columns), response, (freq_weights, var_weights), size)
+    return with_intercept(rows) if intercept else rows
 
 
 class _ParquetRows(Rows):
@@ -517,25 +533,21 @@ class _ParquetRows(Rows):
         names: tuple[str, ...],
         response: str,
         weights: tuple[str | None, str | None],
-        intercept: bool,
         size: int,
     ) -> None:
         self._source, self._response, self._weights = source, response, weights
-        self._intercept, self._size, self.names = intercept, size, names
+        self._columns, self._size, self.names = names, size, names
 
     def blocks(self) -> Iterator[Block]:
-        names = self.names or ()
-        columns = names[1:] if self._intercept else names
+        columns = self._columns
         wanted = dict.fromkeys([*columns, self._response, *filter(None, self._weights)])
         batches = self._source.to_batches(
             columns=list(wanted), batch_size=self._size, batch_readahead=4, fragment_readahead=1
         )
         first = 0
         for number, batch in enumerate(batches):
-            A = np.empty((batch.num_rows, len(names)), order="F")
-            if self._intercept:
-                A[:, 0] = 1.0
-            for j, name in enumerate(columns, int(self._intercept)):
+            A = np.empty((batch.num_rows, len(columns)), order="F")
+            for j, name in enumerate(columns):
                 A[:, j] = _numbers(batch, name)
             freq, var = (None if w is None else _numbers(batch, w) for w in self._weights)
             yield Block(A, _numbers(batch, self._response), freq, var, number, first)

@@ -15,6 +15,7 @@ ESTIMATORS = {
     "mm": {},
     "mm tukey": {"loss": "tukey"},
     "mad": {"loss": "huber"},
+    "kept mad": {"loss": "huber", "scale": "mad-fixed"},
     "huber scale": {"loss": "huber", "scale": "huber"},
     "fixed": {"loss": "cauchy", "scale": 1.5, "start": "ols"},
     "linear": {"loss": "linear"},

@@ -129,6 +129,24 @@ def test_median_is_exact_for_ties_and_for_an_even_count():
     assert fit.scale == expected.scale
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"bounds": (-1.5, 2.5)},
+        {"bounds": ([-np.inf, -1.0, 0.0], np.inf), "loss": "huber", "scale": "huber"},
+        {"bounds": (0.0, 2.0), "loss": "linear"},
+        {"start": "lad", "loss": "tukey"},
+        {"start": "lts", "scale": "mad"},
+        {"ridge": 3.0, "loss": "huber"},
+    ],
+)
+def test_starts_and_constraints(options):
+    A, b = problem()
+    for chunks in (CHUNKINGS["uneven"], CHUNKINGS["single rows"]):
+        fit = rf.irls(rows.from_blocks(cut(A, b, chunks=chunks)), **options)
+        assert_same(fit, rf.irls(A, b, **options))
+
+
 @pytest.mark.parametrize("loss", ["welsch", "tukey"])
 def test_the_guard_decides_as_in_memory(loss):
     data = rf.datasets.load("starsCYG")
@@ -331,11 +349,10 @@ def test_blocks_that_cannot_be_fitted(blocks, message):
     "options",
     [
         {"leverage": True},
-        {"bounds": (0.0, 1.0)},
         {"scale": "d"},
         {"scale": "matlab"},
         {"scale": lambda r: 1.0},
-        {"start": "lts"},
+        {"scale": "tau"},
         {"method": "tau"},
         {"groups": [1, 2]},
         {"cov_type": "cluster"},
@@ -416,6 +433,10 @@ def test_progress_counts_passes_and_blocks(capsys):
     rf.irls(source, loss="huber", scale=1.0)
     assert told[:4] == [(before + 1, k) for k in (1, 2, 3, 4)]
     assert told[-1] == (source.passes, 4)
+    one = rows.with_intercept(rows.from_arrays(A[:, 1:], b, block_rows=40))
+    rf.irls(one, loss="huber", scale=1.0, progress=True)
+    assert one.passes > 2
+    assert "pass 2, blocks" in capsys.readouterr().err
 
 
 def test_callback_ends_the_fit():

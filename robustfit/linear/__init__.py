@@ -20,7 +20,7 @@ from robustfit.linear import _batch, _far, _guard, _problem, _streams
 from robustfit.linear._assemble import Outcome, assemble
 from robustfit.linear._batch import BatchResult
 from robustfit.linear._gnc import graduated
-from robustfit.linear._iterate import compiled, iterate, settled
+from robustfit.linear._iterate import bounded_step, compiled, iterate, settled
 from robustfit.linear._problem import Array, Callback, Problem, State
 from robustfit.linear._tau import tau_fit
 from robustfit.losses import Linear, Loss, get_loss
@@ -417,14 +417,12 @@ def _start(
         x = s_fit.x
     elif start in ("lad", "lts"):
         estimate = _lad if start == "lad" else functools.partial(_lts, rng=rng)
-        x = _scaled(estimate, problem.memory)
+        x = _scaled(estimate, data if isinstance(data, Data) else data.sample)
     elif problem.bounds is None:
         x = _least_squares(problem)
     else:
         x = np.clip(np.zeros(data.columns), *problem.bounds)
-        low, high = problem.bounds
-        A, w = problem.memory.A, problem.memory.row_weights
-        x = x + linalg.bounded_step(A, w, problem.residuals(x), x=x, low=low, high=high).d
+        x = x + bounded_step(replace(problem, loss=Linear()), x, 1.0).d
     x = x if problem.bounds is None else np.clip(x, *problem.bounds)
     return graduated(problem, x, bar) if start == "gnc" else x, start
 

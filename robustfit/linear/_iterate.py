@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import cast
 
 import numpy as np
 import scipy
@@ -248,12 +249,10 @@ class _Solver:
             self.newton = False
         self.scale = self.followed = None
         if problem.implicit:
-            w, resid = self._weighted(x, scale)
+            w, resid = weighted(problem, x, scale)
             return x, linalg.implicit_step(problem.memory.A, w, resid, x=x, ridge=problem.ridge)
         if problem.bounds is not None:
-            w, resid = self._weighted(x, scale)
-            low, high = problem.bounds
-            return x, linalg.bounded_step(problem.memory.A, w, resid, x=x, low=low, high=high)
+            return x, bounded_step(problem, x, scale)
         sums, cost = self._at(x, scale)
         wanted = self.newton
         if self.origin is not None and cost > self.origin[1] * _SAME_COST:
@@ -347,7 +346,7 @@ class _Solver:
         """Return a step by QR of the weighted rows; by normal equations where that serves."""
         problem, data = self.problem, self.problem.data
         if isinstance(data, Data):
-            w, resid = self._weighted(x, scale)
+            w, resid = weighted(problem, x, scale)
             return linalg.weighted_step(
                 data.A, w, resid, x=x, ridge=problem.ridge, solver=problem.solver
             )
@@ -361,12 +360,24 @@ class _Solver:
         d, rank = linalg.minimum_norm(R[:, :-1], R[:, -1], tolerance)
         return linalg.Step(d, float(np.linalg.norm(R[:, :-1] @ d)), rank, R[:, :-1].T @ R[:, -1])
 
-    def _weighted(self, x: Array, scale: float) -> tuple[Array, Array]:
-        """Return the weight of each row in the normal equations, and the residuals."""
-        problem = self.problem
-        resid = problem.residuals(x)
-        u = problem.standardise(resid) / scale
-        return problem.memory.row_weights * problem.loss.weight(u), resid
+
+def weighted(problem: Problem, x: Array, scale: float) -> tuple[Array, Array]:
+    """Return the weight of each row in the normal equations, and the residuals."""
+    resid = problem.residuals(x)
+    u = problem.standardise(resid) / scale
+    return problem.memory.row_weights * problem.loss.weight(u), resid
+
+
+def bounded_step(problem: Problem, x: Array, scale: float) -> linalg.Step:
+    """Return the step of reweighted least squares that stays within the bounds."""
+    low, high = cast(tuple[Array, Array], problem.bounds)
+    if isinstance(problem.data, Data):
+        A, (w, resid) = problem.memory.A, weighted(problem, x, scale)
+    else:
+        # Their triangle has the sums of squares of all rows.
+        R = problem.data.fold(triangle, problem.loss, x, scale, merge=stacked)
+        A, resid, w = R[:, :-1], R[:, -1], np.ones(len(R))
+    return linalg.bounded_step(A, w, resid, x=x, low=low, high=high)
 
 
 def triangle(data: Data, loss: Loss, x: Array, scale: float) -> Array:

@@ -26,11 +26,10 @@ from robustfit.rows import Rows, add
 
 # The options whose value must be one of these.
 _ALLOWED: dict[str, tuple[Any, ...]] = {
-    "start": ("auto", "s", "ols", "gnc"),
+    "start": ("auto", "s", "lts", "lad", "ols", "gnc"),
     "scale": ("auto", "s", "mad", "mad-fixed", "huber", "std"),
     "method": (None, "m", "s", "mm"),
     "leverage": (False,),
-    "bounds": (None,),
     "groups": (None,),
     "cov_type": ("auto", *(t for t in covariance.COV_TYPES if t not in covariance.IN_MEMORY)),
 }
@@ -44,7 +43,7 @@ def refuse(options: dict[str, Any]) -> None:
         if not named and name in ("start", "scale") and not callable(value):
             continue
         if not named or value not in allowed:
-            listed = ", ".join(repr(a) for a in allowed)
+            listed = " or ".join(repr(a) for a in allowed)
             raise ValueError(f"{name} must be {listed} for {IN_PARTS}, got {name}={value!r}")
 
 
