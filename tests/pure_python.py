@@ -2,20 +2,25 @@
 
     PYTHONPATH=tests python -m pytest -p pure_python tests/test_small.py
 
-Numba's decorators then return the functions as they are. Only small problems are bearable.
+Numba's decorators then return the functions as they are. A test that takes longer than `LIMIT`
+seconds is skipped from there on.
 """
 
 import ctypes
 import functools
 import inspect
 import itertools
+import signal
 import sys
 from types import SimpleNamespace
 
 import numba
 import numba.extending
 import numpy as np
+import pytest
 from numba.np.unsafe import ndarray
+
+LIMIT = 2.0
 
 _addresses = itertools.count(1)
 _functions = {}
@@ -101,3 +106,26 @@ numba.extending.intrinsic = _intrinsic
 ndarray.to_fixed_tuple = lambda values, length: tuple(values[:length])
 # As in compiled code, where a division by zero is no error.
 np.seterr(all="ignore")
+
+
+# -- what takes too long ---------------------------------------------------------------------
+
+
+class TooLong(BaseException):
+    """Not an error that code under test may catch."""
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item):
+    def stop(*_):
+        raise TooLong
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, LIMIT)
+    try:
+        return (yield)
+    except TooLong:
+        pytest.skip(f"more than {LIMIT} s without Numba")
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0.0)
+        signal.signal(signal.SIGALRM, before)

@@ -192,3 +192,34 @@ def test_the_design_is_left_alone():
     before = design.copy()
     rf.irls(design, b, "huber")
     assert (design != before).nnz == 0
+
+
+def chain(p):
+    """Return a design whose normal equations are large and sparse: differences of neighbours."""
+    A = sparse.vstack([sparse.eye_array(p), sparse.eye_array(p) - sparse.eye_array(p, k=1)])
+    return sparse.csr_array(A), np.cos(np.arange(2.0 * p)) ** 3
+
+
+@pytest.mark.parametrize("spoilt", ["zero column", "one column twice"])
+def test_many_columns_that_are_dependent(spoilt):
+    A, b = chain(600)
+    kept = A.tolil()
+    kept[:, 7] = 0.0 if spoilt == "zero column" else kept[:, [8]]
+    fit = rf.irls(sparse.csr_array(kept), b, "huber", scale=0.3)
+    assert fit.success
+    expected = rf.irls(
+        sparse.csr_array(kept)[:, np.delete(np.arange(600), 7)], b, "huber", scale=0.3
+    )
+    np.testing.assert_allclose(fit.fittedvalues, expected.fittedvalues, atol=1e-7)
+    if spoilt == "zero column":
+        assert fit.x[7] == 0.0
+
+
+def test_many_columns_with_full_rows():
+    # Rows without zeros would fill the normal equations.
+    A, b = chain(600)
+    A = sparse.vstack([A, np.ones((60, 600))]).tocsr()
+    b = np.r_[b, 600.0 * np.ones(60)]
+    fit = rf.irls(A, b, "huber", scale=0.3)
+    expected = rf.irls(A.toarray(), b, "huber", scale=0.3)
+    np.testing.assert_allclose(fit.x, expected.x, atol=1e-7)

@@ -380,6 +380,20 @@ def test_tau_estimate_of_two_families_is_as_efficient_as_asked():
     assert fit.loss.efficiency() == pytest.approx(0.9, abs=0.002)
 
 
+def test_tau_estimate_ends_where_the_callback_says():
+    A, b = contaminated()
+    seen = []
+
+    def callback(now):
+        seen.append(now.x)
+        if len(seen) == 3:
+            raise StopIteration
+
+    fit = rf.irls(A, b, "tukey", method="tau", callback=callback)
+    assert fit.status is rf.Status.CANCELLED
+    np.testing.assert_array_equal(fit.x, seen[-1])
+
+
 def test_options_that_contradict_a_method():
     A, b = contaminated()
     with pytest.raises(ValueError, match="method='mm' sets start, so start='ols'"):

@@ -204,6 +204,21 @@ def test_lts_of_location_is_exact(alpha):
     assert fit.objective == pytest.approx(np.sum((best - np.mean(best)) ** 2), rel=1e-10)
 
 
+def test_lts_of_many_rows_is_least_squares_of_those_that_it_keeps():
+    rng = np.random.default_rng(0)
+    A = np.column_stack([np.ones(110_000), rng.standard_normal((110_000, 2))])
+    b = A @ [1.0, 2.0, 3.0] + rng.standard_normal(110_000)
+    A[:40_000, 1] += 5.0
+    b[:40_000] = 50.0
+    fit = lts_estimate(A, b, rng=np.random.default_rng(0), nsubsets=100)
+    kept = np.linalg.lstsq(A[fit.best], b[fit.best])[0]
+    np.testing.assert_allclose(fit.raw_x, kept, rtol=1e-8)
+    size = np.abs(b - A @ fit.raw_x)
+    assert np.max(size[fit.best]) <= np.min(np.delete(size, fit.best))
+    assert fit.objective == pytest.approx(np.sum(size[fit.best] ** 2), rel=1e-12)
+    np.testing.assert_allclose(fit.x, [1.0, 2.0, 3.0], atol=0.02)
+
+
 def test_lts_of_all_rows_is_least_squares():
     A, b = problem()
     fit = lts_fit(A, b, alpha=1.0)
