@@ -196,6 +196,20 @@ def test_checkpointing_and_retained_graphs():
 
 
 @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
+@pytest.mark.parametrize("factor", [1.0, 0.3])
+def test_slopes_of_a_total_are_those_of_each_loss(factor):
+    a, b = pair(5000, dtype=torch.float32)
+    total = factor * rt.welsch_loss(a, b, "sum")
+    by_a, by_b = torch.autograd.grad(total, (a, b), retain_graph=True)
+    kept = by_a.clone()
+    by_a.zero_()
+    again = torch.autograd.grad(total, (a, b))
+    each = torch.autograd.grad(rt.welsch_loss(a, b), (a, b), torch.full_like(a, factor))
+    for found in ((kept, by_b), again):
+        for one, other in zip(found, each, strict=True):
+            torch.testing.assert_close(one, other, rtol=1.2e-7, atol=1e-44)
+
+
 def test_traced_graph_holds_the_formula():
     a, b = (x.detach() for x in pair())
     traced = torch.jit.trace(robust_loss, (a, b))

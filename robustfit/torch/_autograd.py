@@ -2,7 +2,8 @@
 
 Two ways lead to the same numbers. Ordinary tensors take one pass forward and one backward, and
 only the inputs are kept: by compiled kernels on the CPU and on GPUs, by few operations of torch
-elsewhere. Everything else (``torch.compile``, ``torch.func``, a second derivative, a tensor as
+elsewhere. Of a total of few elements on the CPU, the pass forward makes the slopes as well, and
+these are kept. Everything else (``torch.compile``, ``torch.func``, a second derivative, a tensor as
 constant) takes the formula of the loss in torch. The way is chosen here, from the inputs alone.
 """
 
@@ -45,7 +46,8 @@ def loss_of_difference(
     """
     passes = _passes(a, b, k, loss)
     if passes is not None:
-        fused: Tensor = _fused(a, b, (passes, loss, k, reduction, dtype))
+        derived = torch.is_grad_enabled() and (a.requires_grad or b.requires_grad)
+        fused: Tensor = _fused(a, b, (passes, loss, k, reduction, dtype, derived))
         return fused
     values = _curve(*_difference(a, b, k), loss, 0)
     return values if reduction == "none" else getattr(values, reduction)()
@@ -104,20 +106,30 @@ class _Fused(torch.autograd.Function):
     def forward(ctx: Any, a: Tensor, b: Tensor, how: tuple[Any, ...]) -> Any:
         ctx.save_for_backward(a, b)
         ctx.save_for_forward(a, b)
-        passes, loss, k, reduction, dtype = ctx.how = how
+        passes, loss, k, reduction, dtype, derived = ctx.how = how
+        ctx.slope = None
         if a.is_cpu:
             k = float(k)
         if reduction == "none":
             return passes.values(loss, k, a, b, dtype)
-        return passes.total(loss, k, a, b, 1.0 / a.numel() if reduction == "mean" else 1.0)
+        factor = 1.0 / a.numel() if reduction == "mean" else 1.0
+        if not (derived and a.is_cpu):
+            return passes.total(loss, k, a, b, factor)
+        value, ctx.slope = passes.total_and_slopes(loss, k, a, b, factor)
+        return value
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> Any:
         a, b = ctx.saved_tensors
-        passes, loss, k, reduction, _ = ctx.how
+        passes, loss, k, reduction, *_ = ctx.how
         factor = 1.0 / a.numel() if reduction == "mean" else 1.0
         if torch.is_grad_enabled() or not _in_memory(a, b, g):
             slope = g * factor * _slope(a, b, k, loss)
+        elif ctx.slope is not None:
+            # Once: what is returned may be changed.
+            slope, ctx.slope = ctx.slope, None
+            if g.item() != 1.0:
+                slope.mul_(g)
         else:
             # One number that is expanded, as by a sum, stays one number.
             each = g[(0,) * g.ndim] if g.ndim and not any(g.stride()) else g
@@ -128,7 +140,7 @@ class _Fused(torch.autograd.Function):
     @staticmethod
     def jvp(ctx: Any, da: Tensor, db: Tensor, *_: Any) -> Tensor:
         a, b = ctx.saved_tensors
-        _, loss, k, reduction, _ = ctx.how
+        _, loss, k, reduction, *_ = ctx.how
         change = (_slope(a, b, k, loss) * (da - db)).to(_working_dtype(a, b))
         return change if reduction == "none" else getattr(change, reduction)()
 

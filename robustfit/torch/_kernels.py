@@ -31,7 +31,7 @@ from robustfit.losses._compiled import can_cache, kernels, named, source_stamp
 from robustfit.torch import _single
 
 _tuple: Any = ndarray.to_fixed_tuple
-Kind = Literal["values", "total", "slopes"]
+Kind = Literal["values", "total", "slopes", "total and slopes"]
 
 # The least elements that are worth a thread, and the most parts: they depend on the number of
 # elements alone, so that a mean does not depend on the number of threads.
@@ -39,6 +39,8 @@ _CHUNK = 2**14
 _CHUNKS = 256
 # Elements of which the losses are summed before these sums are.
 _BLOCK = 2048
+# Up to so many elements the slopes are computed along with a total.
+_AT_ONCE = 2**20
 # No float32 is as far out as this, and its square is no infinity.
 _FAR = 1e39
 
@@ -66,6 +68,21 @@ def slopes(loss: Loss, k: float, a: Tensor, b: Tensor, factor: float, g: Tensor)
     return out
 
 
+def total_and_slopes(
+    loss: Loss, k: float, a: Tensor, b: Tensor, factor: float
+) -> tuple[Tensor, Tensor | None]:
+    """Return what `total` does, and factor psi(a - b), in less time than that of two passes.
+
+    Of many elements there is the total alone: there the memory counts.
+    """
+    if a.numel() > _AT_ONCE:
+        return total(loss, k, a, b, factor), None
+    a, b = _dense(a, b)
+    slopes = torch.empty_like(a)
+    sum_of_all = _run("total and slopes", loss, k, a, b, slopes, a, factor)
+    return torch.scalar_tensor(factor * sum_of_all, dtype=a.dtype), slopes
+
+
 def keeps_nan(loss: type[Loss], shape: tuple[float, ...], m: Any = _scalar) -> bool:
     """Tell whether the formula of rho is NaN where its argument is, as far as can be seen."""
     try:
@@ -85,10 +102,12 @@ def _dense(*tensors: Tensor) -> tuple[Tensor, ...]:
     double = a.dtype is torch.float64 or b.dtype is torch.float64
     dtype = torch.float64 if double else torch.float32
     return tuple(
-        x
-        if x.dtype is dtype and x.is_contiguous() and not x.is_neg()
-        else x.to(dtype).resolve_neg().contiguous()
-        for x in tensors
+        [
+            x
+            if x.dtype is dtype and x.is_contiguous() and not x.is_neg()
+            else x.to(dtype).resolve_neg().contiguous()
+            for x in tensors
+        ]
     )
 
 
@@ -319,16 +338,18 @@ def _kernel(kind: Kind, loss: type[Loss], shapes: int, single: bool, keeps: bool
     """Return a kernel for float32 or float64 inputs: a C function of the address of a task.
 
     "values" sets the losses of a - b, "total" leaves their sum behind, and "slopes" sets
-    factor g psi, with one g for all or one for each. `keeps` tells that the formula of rho is NaN
-    where its argument is.
+    factor g psi, with one g for all or one for each. With a total it sets factor psi in the place
+    of g. `keeps` tells that the formula of rho is NaN where its argument is.
     """
     m: Any = _single if single else _scalar
     dtype: Any = np.float32 if single else np.float64
     size = dtype(0).itemsize
     rho, rho1 = (_rho, loss.rho1) if single else loss.engine("rho")
     psi, weight1 = (_psi, loss.weight1) if single else loss.engine("psi")
-    formula = weight1 if kind == "slopes" else rho1
-    jitable(forceinline=True)(formula)
+    both = kind == "total and slopes"
+    used = (rho1, weight1) if both else (weight1,) if kind == "slopes" else (rho1,)
+    for formula in used:
+        jitable(forceinline=True)(formula)
     unique = named(
         source_stamp(rho, rho1, m), source_stamp(psi, weight1, m), _STAMP, kind, shapes, keeps
     )
@@ -353,21 +374,25 @@ def _kernel(kind: Kind, loss: type[Loss], shapes: int, single: bool, keeps: bool
     def total(address: Any) -> None:
         _widen()
         task, words, shape = _read(address, shapes)
-        k = task[_K]
+        k, factor = task[_K], task[_FACTOR]
         first, step, parts = _share(words)
         for part in range(first, parts, step):
             low, high = _ends(words, part)
             sum_of_part = 0.0
             for start in range(low, high, _BLOCK):
                 stop = min(start + _BLOCK, high)
-                x, y = (
+                x, y, z = (
                     _part(words[_A], start, stop, dtype, size),
                     _part(words[_B], start, stop, dtype, size),
+                    _part(words[_G], start, stop, dtype, size),
                 )
                 block = 0.0
                 for i in range(len(x)):
                     value = _value(rho, rho1, x[i], y[i], k, m, keeps, shape)
                     block = _add(block, value)
+                    if both:
+                        u = np.float64(x[i]) - np.float64(y[i])
+                        z[i] = factor * psi(weight1, u, k, m, *shape)
                 sum_of_part += block
             task[_WORDS + shapes + part] = sum_of_part
 
@@ -395,13 +420,12 @@ def _kernel(kind: Kind, loss: type[Loss], shapes: int, single: bool, keeps: bool
                     u = np.float64(x[i]) - np.float64(y[i])
                     z[i] = factor * np.float64(g[i]) * psi(weight1, u, k, m, *shape)
 
-    chosen = {"values": values, "total": total, "slopes": slopes}[kind]
+    chosen = {"values": values, "slopes": slopes}.get(kind, total)
     # What is compiled into a kernel inherits its flags, and exact formulas can bear none.
     loose = {"contract", "nsz", "arcp"} if single else False
     signature = types.void(types.int64)
-    compiled: Any = cfunc(signature, cache=can_cache(formula), error_model="numpy", fastmath=loose)(
-        chosen
-    )
+    cache = all(map(can_cache, used))
+    compiled: Any = cfunc(signature, cache=cache, error_model="numpy", fastmath=loose)(chosen)
     return compiled
 
 

@@ -1,9 +1,9 @@
 """A fit of a file larger than memory: time, passes, peak memory, and what follows for more rows.
 
 ``python tests/bench/big_data.py make FILE`` writes rows (8 GB by default: 100,000,000 x 10) with a
-tenth of them wrong; ``measure FILE`` reads the file alone, fits it by MM in a process of its own,
-and prints the rates; ``project`` measures the cost of a block and prints what 10^9 and 10^12
-rows would take. Delete the file afterwards.
+tenth of them wrong; ``measure FILE`` fits it by MM in a process of its own, reads the file alone
+before each pass, and prints the rates, from the page cache and from the disk; ``project`` measures
+the cost of a block and prints what 10^9 and 10^12 rows would take. Delete the file afterwards.
 """
 
 import argparse
@@ -49,70 +49,74 @@ def forget(path):
 
 
 def read(path):
-    """Return the seconds that reading the file takes."""
+    """Read a file by one thread, into the same memory again and again."""
     buffer = bytearray(4 << 20)
-    start = time.perf_counter()
     with path.open("rb", buffering=0) as file:
         while file.readinto(buffer):
             pass
-    return time.perf_counter() - start
 
 
-def read_all(files, cold):
-    """Return the seconds that reading the files takes, from the disk or from the page cache."""
-    for file in files:
-        forget(file) if cold else read(file)
-    return sum(map(read, files))
+class Beside(rows.Rows):
+    """Rows in files that are also read alone, before each pass.
 
+    Disks, the host's cache and other tenants have better and worse minutes: so both are measured
+    in turns, and from the same place, the disk or the page cache.
+    """
 
-class Forgotten(rows.Rows):
-    """Rows of which these files are read from the disk in each pass."""
-
-    def __init__(self, source, files):
-        self.source, self.files = source, files
+    def __init__(self, source, files, cold):
+        self.source, self.files, self.cold = source, files, cold
+        self.alone, self.fit = [], []
 
     def blocks(self):
-        for file in self.files:
-            forget(file)
         return self.source.blocks()
+
+    def fold(self, function, *args, merge):
+        self.passes += 1
+        self.alone.append(self.timed(lambda: [read(file) for file in self.files])[1])
+        found, seconds = self.timed(lambda: self.source.fold(function, *args, merge=merge))
+        self.fit.append(seconds)
+        return found
+
+    def timed(self, work):
+        if self.cold:
+            for file in self.files:
+                forget(file)
+        start = time.perf_counter()
+        return work(), time.perf_counter() - start
 
 
 def fit(path, p, cold):
-    """Fit the file and print what it took, as JSON."""
+    """Fit the file and print what it took beside reading it alone, as JSON."""
     rf.warmup("welsch")
     A = np.memmap(path, np.float64, "r").reshape(-1, p)
     b = np.memmap(path.with_suffix(".b"), np.float64, "r")
-    files = (path, path.with_suffix(".b")) if cold else ()
-    source = Forgotten(rows.from_arrays(A, b), files)
-    start = time.perf_counter()
+    source = Beside(rows.from_arrays(A, b), (path, path.with_suffix(".b")), cold)
+    if not cold:
+        for file in source.files:
+            read(file)
     found = rf.irls(source)
     bse = found.bse
-    seconds = time.perf_counter() - start
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     error = float(np.max(np.abs(found.x - np.arange(1.0, p + 1.0)) / bse))
     print(json.dumps({
-        "status": found.status.name, "seconds": seconds, "passes": source.passes, "peak": peak,
-        "error": error, "scale": found.scale, "nit": found.nit,
+        "status": found.status.name, "seconds": sum(source.fit), "alone": sum(source.alone),
+        "passes": source.passes, "peak": peak, "error": error, "scale": found.scale,
     }))  # fmt: skip
 
 
 def measure(path, p):
     """Print the rate of the fit beside that of reading alone, and its peak memory."""
     size = path.stat().st_size + path.with_suffix(".b").stat().st_size
-    for cold in (True, False):
-        name = "from disk" if cold else "from the page cache"
-        files = (path, path.with_suffix(".b"))
-        alone = [read_all(files, cold)]
+    for cold in (False, True):
         run = [sys.executable, __file__, "fit", str(path), "--columns", str(p)]
         run += ["--cold"] if cold else []
         found = json.loads(subprocess.run(run, capture_output=True, check=True).stdout)
-        # A disk has better and worse times.
-        alone = float(np.mean([*alone, read_all(files, cold)]))
-        rate = size * found["passes"] / found["seconds"]
+        total = size * found["passes"] / 1e9
         print(
-            f"{name}: {size / 1e9:.2f} GB, read alone {size / alone / 1e9:.2f} GB/s; fit "
-            f"{found['status']}, {found['passes']} passes in {found['seconds']:.1f} s, "
-            f"{rate / 1e9:.2f} GB/s, {100.0 * rate * alone / size:.0f} % of reading alone; "
+            f"{'from disk' if cold else 'from the page cache'}: {size / 1e9:.2f} GB, read alone "
+            f"{total / found['alone']:.2f} GB/s; fit {found['status']}, {found['passes']} passes "
+            f"in {found['seconds']:.1f} s, {total / found['seconds']:.2f} GB/s, "
+            f"{100.0 * found['alone'] / found['seconds']:.0f} % of reading alone; "
             f"peak memory {found['peak'] / 1e6:.0f} MB; scale {found['scale']:.4f}, "
             f"largest error {found['error']:.2f} standard errors",
             flush=True,
