@@ -23,8 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
-from robustfit import _kernels, linalg
-from robustfit import scale as scales
+from robustfit import _kernels, linalg, starts
 from robustfit._inputs import Data
 from robustfit._kernels import LARGE_ELEMENTS
 from robustfit._streamed import Sampled, below, merge_samples, row_keys
@@ -387,9 +386,7 @@ def _own_scale(rest: Data | None, x: Array, s_loss: Loss) -> float:
     """Return the M-scale of the residuals of some of the rows, 0 for too few."""
     if rest is None or not rest.nobs > rest.width:
         return 0.0
-    t = _deviations(rest, x)
-    found = scales.m_scale(t, loss=s_loss, breakdown=0.5, ddof=rest.width, weights=rest.freq)
-    return float(found)
+    return starts.m_scale(_deviations(rest, x), rest.freq, s_loss, rest.width)
 
 
 def _within(t: Array, scale: float) -> NDArray[np.bool_]:
@@ -404,19 +401,16 @@ def m_scale(problem: Problem, x: Array, s_loss: Loss) -> float:
     """Return the M-scale of the residuals at x, as the S-estimate measures it."""
     data, goal = problem.data, _goal(problem, s_loss)
     if not isinstance(data, Data):
-        some = scales.m_scale(
-            _deviations(data.sample, x), loss=s_loss, breakdown=0.5, weights=data.sample.freq
-        )
-        start = float(some) or data.size
+        some = starts.m_scale(_deviations(data.sample, x), data.sample.freq, s_loss)
+        start = some or data.size
         return _kernels.solve_m_scale(
             lambda s: data.fold(fold_rho, s_loss, x, s), start, goal, 1e-6
         )
     t = problem.residuals(x) * data.inv_sd
     if len(t) <= LARGE_ELEMENTS:
-        return float(
-            scales.m_scale(t, loss=s_loss, breakdown=0.5, ddof=data.width, weights=data.freq)
-        )
-    start = float(scales.m_scale(t[:: len(t) // _SOME], loss=s_loss, breakdown=0.5))
+        return starts.m_scale(t, data.freq, s_loss, data.width)
+    rows = slice(None, None, len(t) // _SOME)
+    start = starts.m_scale(t[rows], data.freq[rows], s_loss)
     return _kernels.m_scale(t, start or data.size, goal, s_loss, data.freq, 1e-6)
 
 

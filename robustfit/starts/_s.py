@@ -44,6 +44,8 @@ _NOT_EXACT = 1e-3
 _WELL = 1e4
 # A candidate this many times larger in scale on the pool of rows is not the best on all.
 _HOPELESS = 1.1
+# The error of a scale, relatively, is about the square of this.
+_SCALE_TOL = 1e-7
 
 
 @dataclass(frozen=True)
@@ -260,6 +262,14 @@ def _estimate(
     return SFit(
         best[0] * unit, best[1] * unit, reached, candidates, tuple(others), bool(found.done[0])
     )
+
+
+def m_scale(t: Array, freq: Array, loss: Loss, ddof: int = 0) -> float:
+    """Return the M-scale of residuals by the equation of `s_estimate` at breakdown 1/2."""
+    goal = 0.5 * (float(np.sum(freq)) - ddof) * loss.sup
+    address, c, shape = pointer(loss)
+    rows = padded(t), padded(freq)
+    return float(_s_kernels.m_scale(address, *rows, goal, loss.sup, _SCALE_TOL, c, shape))
 
 
 # -- candidates --------------------------------------------------------------------------
