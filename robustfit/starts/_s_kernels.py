@@ -30,7 +30,7 @@ _SOME = 64
 _HOPELESS, _HOPELESS_AFTER_A_STEP = 2.5, 1.5
 # How exactly the scale of a candidate is known, the error is about the square, and that of a fit
 # which is to become one.
-_SEARCH_SCALE, _ROUGH_SCALE = 1e-2, 0.3
+_SEARCH_SCALE, _ROUGH_SCALE = 1e-2, 3e-2
 # No M-scale of responses of order one is larger than this.
 _FAR = 1e100
 
@@ -109,14 +109,14 @@ def m_scale(loss: Any, r: Any, f: Any, goal: Any, top: Any, tol: Any, c: Any, sh
 
 
 @_inner
-def _sum(
-    loss: Any, r: Any, f: Any, k: Any, s: Any, c: Any, shape: Any, t: Any, q: Any, w: Any
+def _below(
+    loss: Any, r: Any, f: Any, k: Any, goal: Any, s: Any, c: Any, shape: Any, t: Any, q: Any, w: Any
 ) -> Any:  # fmt: skip
-    """Return sum f rho(r / s), infinite for s = 0."""
-    if not s > 0.0:
-        return math.inf
+    """Return whether the scale is below s, and then a step of Newton's method to it from s."""
     values(loss, ALL, r, k, min(s, _FAR), c, shape, t, q, w)
-    return _dense.dot(t, f)
+    excess, slope = _dense.dot(t, f) - goal, _dense.dot(q, f)
+    # Without a slope all residuals are zero, and the scale is not to be found by it.
+    return excess < 0.0, s / math.sqrt(1.0 - 2.0 * excess / slope) if slope > 0.0 else -1.0
 
 
 @_jit
@@ -146,11 +146,13 @@ def screen(
             for j in range(p):
                 z[j] = given[l, j]
         _dense.residuals(At, b, z, r)
-        far = hopeless * s[worst]
-        if far < math.inf and not _sum(loss, r, f, k, far, c, shape, t, q, w) < goal:
-            continue
-        # Some of the rows may be mostly bad ones: the scale they tell is where to begin, no more.
-        scale = _m_scale(loss, r, f, k, goal, top, -1.0, _ROUGH_SCALE, c, shape, t, q, w)
+        scale = -1.0
+        if s[worst] < math.inf:
+            far = hopeless * s[worst]
+            below, scale = _below(loss, r, f, k, goal, far, c, shape, t, q, w)
+            if not below:
+                continue
+        scale = _m_scale(loss, r, f, k, goal, top, scale, _ROUGH_SCALE, c, shape, t, q, w)
         for taken in range(steps):
             floor = 1.0
             for j in range(p):
@@ -168,9 +170,13 @@ def screen(
             for j in range(p):
                 z[j] += d[j]
             _dense.residuals(At, b, z, r)
-            scale *= math.sqrt(_sum(loss, r, f, k, scale, c, shape, t, q, w) / goal)
-        if s[worst] < math.inf and not _sum(loss, r, f, k, s[worst], c, shape, t, q, w) < goal:
-            continue
+            if taken + 1 < steps:
+                values(loss, ALL, r, k, scale, c, shape, t, q, w)
+                scale *= math.sqrt(_dense.dot(t, f) / goal)
+        if s[worst] < math.inf:
+            below, scale = _below(loss, r, f, k, goal, s[worst], c, shape, t, q, w)
+            if not below:
+                continue
         scale = _m_scale(loss, r, f, k, goal, top, scale, _SEARCH_SCALE, c, shape, t, q, w)
         if scale < s[worst]:
             s[worst] = scale
