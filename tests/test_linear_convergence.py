@@ -471,3 +471,31 @@ def test_a_newton_step_that_failed_is_tried_again_nearer_to_the_solution():
             warnings.simplefilter("ignore", rf.BasinWarning)
             fit = rf.irls(A, b, efficiency=efficiency)
         assert fit.status is not rf.Status.MAXITER
+
+
+# -- hard designs --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("condition", [1e8, 1e12])
+@pytest.mark.parametrize(("n", "p"), [(50, 4), (200, 40)])
+def test_ill_conditioned_designs(n, p, condition):
+    rng = np.random.default_rng(p)
+    U, V = (np.linalg.qr(rng.normal(size=(rows, p)))[0] for rows in (n, p))
+    A = np.sqrt(n) * U * np.geomspace(1.0, 1.0 / condition, p) @ V.T
+    b = np.sqrt(n) * U @ rng.normal(size=p) + rng.normal(size=n)
+    b[: n // 10] += 30.0
+    fit = rf.irls(A, b, "tukey", start="ols", scale="mad-fixed")
+    assert fit.status is Status.CONVERGED
+    assert fit.rank == p
+    # Rounding of A x, which is so much larger than A x itself.
+    rounding = 50.0 * np.finfo(float).eps * np.max(np.abs(A) @ np.abs(fit.x)) / fit.scale
+    assert np.max(np.abs(equations(fit, A, b))) < max(1e-8, np.sqrt(n) * rounding)
+
+
+def test_a_design_singular_to_rounding_is_not_solved_as_if_it_were_not():
+    rng = np.random.default_rng(3)
+    A = rng.normal(size=(9_000, 6))
+    A[:, 5] = A[:, 4] * (1.0 + 1e-14 * rng.normal(size=9_000))
+    with pytest.warns(rf.exceptions.RankWarning, match="rank 5"):
+        fit = rf.irls(A, A @ np.ones(6) + rng.normal(size=9_000), "tukey", start="ols")
+    assert fit.status is Status.RANK_DEFICIENT

@@ -474,7 +474,7 @@ class _Whole(abc.ABC):
             # The next step of Newton's method would be smaller by more than this one was, and
             # the next change of the scale about the square of this one.
             ended = size <= tol or (newton and size * size <= tol * last < math.inf)
-            ended = ended or (size < 1e-7 and size >= 0.5 * last)
+            ended = ended or (newton and size < 1e-7 and size >= 0.5 * last)
             if ended and change <= max(1e-7, 1e-3 * tol):
                 return z, s, True
             # A Newton step that does not shrink was not near the solution.
