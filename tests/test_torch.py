@@ -7,6 +7,7 @@ import os
 import pickle
 import subprocess
 import sys
+import types
 
 import numpy as np
 import pytest
@@ -149,6 +150,26 @@ def test_errors_are_those_of_kornia_old_and_new(name):
             function(a, b, reduction)
         with pytest.raises(ValueError, match=f"is not supported. Got: {reduction}"):
             module(reduction)(a, b)
+
+
+def test_errors_are_also_those_that_a_loaded_kornia_has(monkeypatch):
+    base = type("BaseError", (Exception,), {})
+    parents = {"TypeCheckError": TypeError, "ShapeError": ValueError, "DeviceError": ValueError}
+    theirs = {name: type(name, (base, own), {}) for name, own in parents.items()}
+    loaded = types.SimpleNamespace(BaseError=base, **theirs)
+    monkeypatch.setitem(sys.modules, "kornia.core.exceptions", loaded)
+    a, b = pair((3, 3))
+    for args, kind, own in (
+        ((1.0, b), "TypeCheckError", TypeError),
+        ((a, b[:1]), "ShapeError", ShapeError),
+        ((a, b.to("meta")), "DeviceError", ValueError),
+    ):
+        with pytest.raises(theirs[kind]) as error:
+            rt.welsch_loss(*args)
+        assert isinstance(error.value, own)
+    with pytest.raises(base, match="is not supported. Got: test") as error:
+        rt.welsch_loss(a, b, "test")
+    assert isinstance(error.value, ValueError)
 
 
 @four

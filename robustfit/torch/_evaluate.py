@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import torch
@@ -42,10 +43,11 @@ def evaluate(
     """
     check_pair(a, b)
     if reduction not in reductions:
-        raise ValueError(
+        error = ValueError(
             f"Given type of reduction is not supported. Got: {reduction}; "
             "it must be 'none', 'mean' or 'sum'"
         )
+        raise _kornia(error, "BaseError")
     dtype = result_dtype(a, b)
     unit = isinstance(scale, float) and scale == 1.0
     k = loss.c if unit else loss.c * checked_scale(scale, a)
@@ -103,20 +105,36 @@ def check_pair(a: Any, b: Any) -> None:
     """Refuse what cannot be subtracted, in Kornia's order and in the words of all its versions."""
     for x in (a, b):
         if not isinstance(x, Tensor):
-            raise TypeError(
+            error: Exception = TypeError(
                 f"Type mismatch: expected Tensor, got {type(x)}. Not a Tensor type. Got: {type(x)}."
             )
+            raise _kornia(error, "TypeCheckError")
     if a.shape != b.shape:
-        raise ShapeError(
+        error = ShapeError(
             "Shape mismatch: tensors must have the same shape.\n"
             f"  First tensor shape: {list(a.shape)}\n  Second tensor shape: {list(b.shape)}\n"
             f"Not same shape for tensors. Got: {list(a.shape)} and {list(b.shape)}"
         )
+        raise _kornia(error, "ShapeError")
     if not (a.is_cpu and b.is_cpu) and a.device != b.device:
-        raise ValueError(
+        error = ValueError(
             "Device mismatch: tensors must be on the same device.\n"
             f"  First tensor device: {a.device}\n  Second tensor device: {b.device}"
         )
+        raise _kornia(error, "DeviceError")
+
+
+def _kornia(error: Exception, name: str) -> Exception:
+    """Return an error that is one of Kornia's as well, where Kornia is loaded.
+
+    What catches Kornia's errors need not change with the import of the loss.
+    """
+    theirs = getattr(sys.modules.get("kornia.core.exceptions"), name, None)
+    if theirs is None:
+        return error
+    ours = type(error)
+    both: type[Exception] = type(ours.__name__, (theirs, ours), {"__module__": ours.__module__})
+    return both(*error.args)
 
 
 def result_dtype(a: Tensor, b: Tensor) -> torch.dtype:
