@@ -44,8 +44,12 @@ _SOME_ROWS, _ROWS_PER_COLUMN, _MANY, _FAR_AWAY = 2_000, 200, 4, 5.0
 _ROUGH = 1e-3
 # The scale follows from the one before it by less than this, or the two do not tell how.
 _FOLLOWS = 0.5
+# Where the gradient tells, it may be this, but no more: a step would then be ten times as long.
+_STEEP = 0.9
 # Every joint step is shorter than this times the one before, or it was the last.
 _SHRINKS = 0.9
+# Where the next joint step would be this times the tolerance, as they shrink, it is not taken.
+_CERTAIN = 1e-2
 # After a Newton step that failed, the next is tried where the steps are shorter by this factor.
 _AGAIN = 0.1
 # Small problems of so many elements and columns, and with responses up to so many typical ones, are
@@ -112,6 +116,10 @@ def _steps(
         # Where the scale moves there is no objective to judge a Newton step by: it must shrink.
         if joint and joint_before and not step < _SHRINKS * previous:
             solver.limit = 0.0
+        # Joint steps that know the gradient of the scale are Newton's: the next would be shorter by
+        # more than this one was.
+        ending = joint and joint_before and rule.gradient is not None
+        ending = ending and step * step <= _CERTAIN * problem.tol * previous
         # The scale was not that of x, but that which x was found for: the step says nothing.
         stale = joint_before and not joint
         joint_before, previous, d = joint, step, plain.d
@@ -131,7 +139,7 @@ def _steps(
         if problem.callback is not None and not report(problem, state):
             return replace(state, status=Status.CANCELLED)
         rest = _FOLLOWS if joint else 0.0 if solver.newton else ratio
-        if settling or (near and converged(problem, state, rest)):
+        if settling or (near and (ending or converged(problem, state, rest))):
             if joint:
                 scale = solver.scale_at(x)
             return replace(state, scale=scale, status=Status.CONVERGED)
@@ -322,9 +330,10 @@ class _Solver:
             t = problem.standardise(self.resid)
             gradient = problem.rule.gradient(t, problem.factor, found, reach)
             goal, slope = found + float(gradient @ ahead), float(gradient @ turn) / scale
+            slope = slope if slope < _STEEP else 0.0
         elif before is not None and scale != before[0]:
             slope = (found - before[1]) / (scale - before[0])
-        slope = slope if abs(slope) < _FOLLOWS else 0.0
+            slope = slope if abs(slope) < _FOLLOWS else 0.0
         aim = max(scale + (goal - scale) / (1.0 - slope), 0.5 * found)
         change = math.log(aim / scale)
         d = ahead + change * turn
