@@ -511,3 +511,27 @@ def test_large_offsets_converge():
         fit = rf.irls(A, b + 1e7, method=method)
         assert fit.status is rf.Status.CONVERGED
         np.testing.assert_allclose(fit.x[1:], np.arange(1.0, 5.0), atol=0.05)
+
+
+def on_a_line_from(top, seed=0):
+    """Return data of which 90 of 200 rows lie on a line through the origin, up to some size."""
+    rng = np.random.default_rng(seed)
+    X = rng.standard_normal((200, 4))
+    b = 1.0 + X.sum(axis=1) + rng.standard_normal(200)
+    t = 10.0 ** rng.uniform(0.0, np.log10(top), 90) * rng.choice([-1.0, 1.0], 90)
+    X[:90], b[:90] = t[:, None] * rng.standard_normal(4), t * rng.standard_normal()
+    return np.column_stack([np.ones(200), X]), b
+
+
+@pytest.mark.parametrize("seed", [1, 3, 5])
+def test_rounding_of_rows_far_out_does_not_keep_the_fit_from_ending(seed):
+    with pytest.warns(rf.BasinWarning):
+        fit = rf.irls(*on_a_line_from(1e12, seed))
+    assert fit.status is rf.Status.NO_MAJORITY
+
+
+@pytest.mark.filterwarnings("ignore::robustfit.RankWarning")
+def test_rows_that_are_too_large_for_the_scale_are_told_of():
+    with pytest.warns(rf.ConvergenceWarning, match="rounding error: rows that keep weight are too"):
+        fit = rf.irls(*on_a_line_from(1e16))
+    assert fit.status is rf.Status.MAXITER

@@ -12,7 +12,7 @@ from robustfit import covariance
 from robustfit._inputs import Data
 from robustfit._kernels import by_rows
 from robustfit.exceptions import BasinWarning, ConvergenceWarning, RankWarning
-from robustfit.linear._iterate import exact_rows, typical_size
+from robustfit.linear._iterate import exact_rows, rounding, typical_size
 from robustfit.linear._problem import Array, Problem, State
 from robustfit.losses import Loss
 from robustfit.result import FitResult, Search, Status
@@ -169,9 +169,15 @@ def message_of(outcome: Outcome, status: Status) -> str:
         text.append(f"the design has rank {rank} with {data.columns} columns; x is {chosen}")
         _warn(text[-1], RankWarning)
     if status is Status.MAXITER:
+        reason = "; raise maxiter, or use another start or loss"
+        if state.scale > 0.0 and state.step <= rounding(problem, state):
+            reason = (
+                ", which is rounding error: rows that keep weight are too large for the scale "
+                f"{state.scale * data.unit:.3g}; leave them out, or subtract what they share"
+            )
         text.append(
             f"no convergence in maxiter={problem.maxiter} iterations: the last step was "
-            f"{state.step:.3g} standard errors; raise maxiter, or use another start or loss"
+            f"{state.step:.3g} standard errors{reason}"
         )
         _warn(text[-1], ConvergenceWarning)
     elif status is Status.NO_WEIGHT:

@@ -27,6 +27,8 @@ from robustfit.result import Status
 _NEAR = 1e-2
 # The same in units of the scale, for a row: a Newton step is safe from farther in many rows.
 _CLOSE = 1e-2
+# Residuals whose rounding is more than this, at most, in units of the scale, tell no weights.
+_ROUNDED = 1.0
 # Newton steps that are shorter than this and no longer shrink are rounding.
 _SETTLED = 1e-7
 # One that is so many times longer than the step before is looked at before it is taken.
@@ -122,6 +124,7 @@ def _steps(
         ending = ending and step * step <= _CERTAIN * problem.tol * previous
         # The scale was not that of x, but that which x was found for: the step says nothing.
         stale = joint_before and not joint
+        grew = step > previous
         joint_before, previous, d = joint, step, plain.d
         # The last step is a plain one: what is made of it could be longer.
         last = step <= problem.tol * (1.0 - ratio)
@@ -139,7 +142,7 @@ def _steps(
         if problem.callback is not None and not report(problem, state):
             return replace(state, status=Status.CANCELLED)
         rest = _FOLLOWS if joint else 0.0 if solver.newton else ratio
-        if settling or (near and (ending or converged(problem, state, rest))):
+        if settling or (near and (ending or converged(problem, state, rest, grew))):
             if joint:
                 scale = solver.scale_at(x)
             return replace(state, scale=scale, status=Status.CONVERGED)
@@ -440,23 +443,31 @@ class Anderson:
         return float(np.linalg.norm(step * self.unit))
 
 
-def converged(problem: Problem, state: State, ratio: float) -> bool:
+def converged(problem: Problem, state: State, ratio: float, grew: bool = False) -> bool:
     """Tell whether the last step was short enough, or as short as rounding allows.
 
     A plain iteration whose steps shrink by `ratio` is ``ratio / (1 - ratio)`` steps away
     from its limit. Where rounding of the residuals is not small against the scale, the
-    scale is on its way to zero, an exact fit, and the iteration must go on.
+    scale is on its way to zero, an exact fit, and the iteration must go on; unless the scale is
+    kept, and the step was longer than that before, as it is where both are rounding.
     """
     if state.step <= problem.tol * (1.0 - ratio):
         return True
-    if state.step > _NEAR * _NEAR:
+    rounded = grew and problem.rule.fixed
+    if state.step > (_NEAR if rounded else _NEAR * _NEAR):
         return False
     data, x, scale = problem.data, state.x, state.scale
     bound = data.sharpest * (float(data.largest @ np.abs(x)) + data.size)
     if state.step * scale > _rounding(data, bound):
         return False
-    size = data.fold(_weighted_size, problem.loss, problem.adjust, x, scale, merge=max)
-    return bool(state.step * scale <= _rounding(data, size) <= _NEAR * scale)
+    return state.step <= rounding(problem, state) <= (_ROUNDED if rounded else _NEAR)
+
+
+def rounding(problem: Problem, state: State) -> float:
+    """Return how long a step rounding of the rows that keep weight makes, in standard errors."""
+    x, scale = state.x, state.scale
+    size = problem.data.fold(_weighted_size, problem.loss, problem.adjust, x, scale, merge=max)
+    return _rounding(problem.data, size) / scale
 
 
 def _weighted_size(data: Data, loss: Loss, adjust: Array | float, x: Array, scale: float) -> float:
