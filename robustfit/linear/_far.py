@@ -13,7 +13,7 @@ import functools
 import math
 from collections.abc import Callable
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -75,8 +75,9 @@ def contradicted(
     rows = data if isinstance(data, Data) else data.sample
     some = _subsets.pool(rows.A, np.random.default_rng(0))
     bulk = _Bulk.of(rows.A[some] * rows.inv_sd[some, None], rows.freq[some])
-    held: _Held = data.fold(_held, bulk, x, BELIEVED * state.scale, merge=_both_held)
-    if held.rows == 0 or not _positive(held.excess):
+    reach = BELIEVED * state.scale
+    held: _Held = data.fold(_held, bulk, x, reach, merge=_both_held)
+    if held.rows == 0 or not _positive(data.fold(_excess, bulk, x, reach)):
         return None
     rest = _others(data, bulk)
     basis = row_space(rest)
@@ -166,29 +167,32 @@ def _others(data: Data | Streamed, bulk: _Bulk) -> Data | Streamed:
 
 
 class _Held(NamedTuple):
-    """How many far rows a fit believes, the triangle of them, and their excess of information."""
+    """How many far rows a fit believes, and the triangle of them."""
 
     rows: int
     triangle: Array
-    excess: Array
 
 
 def _held(data: Data, bulk: _Bulk, x: Array, reach: float) -> _Held:
-    far, Z = _split(data, bulk)
-    rows = np.flatnonzero(far)
-    t = np.abs(data.residuals(x)[rows]) * data.inv_sd[rows]
-    rows = rows[t < reach]
-    believed = np.zeros_like(far)
-    believed[rows] = True
+    rows = np.flatnonzero(_split(data, bulk)[0])
+    rows = rows[_believed(data, rows, x, reach)]
     A = data.A[rows] * np.sqrt(data.row_weights[rows])[:, None]
-    excess = _information(Z, far, believed, data.freq)
-    return _Held(len(rows), np.asarray(np.linalg.qr(A, mode="r")), excess)
+    return _Held(len(rows), np.asarray(np.linalg.qr(A, mode="r")))
 
 
 def _both_held(left: _Held, right: _Held) -> _Held:
-    return _Held(
-        left.rows + right.rows, stacked(left.triangle, right.triangle), left.excess + right.excess
-    )
+    return _Held(left.rows + right.rows, stacked(left.triangle, right.triangle))
+
+
+def _believed(data: Data, rows: Any, x: Array, reach: float) -> Flags:
+    """Tell which of some rows are within reach of a fit."""
+    return np.asarray(np.abs(data.residuals(x)[rows]) * data.inv_sd[rows] < reach)
+
+
+def _excess(data: Data, bulk: _Bulk, x: Array, reach: float) -> Array:
+    """Return the information by which `dominate` tells."""
+    far, Z = _split(data, bulk)
+    return _information(Z, far, _believed(data, slice(None), x, reach), data.freq)
 
 
 def _coordinates(A: Array, freq: Array) -> Array:
