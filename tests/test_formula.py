@@ -3,6 +3,7 @@
 import datetime as dt
 import decimal
 import pickle
+import re
 
 import narwhals as nw
 import numpy as np
@@ -472,3 +473,25 @@ def test_predict_refuses_other_kinds_and_lengths():
     with pytest.raises(ValueError, match=r"var_weights must be a column of numbers or have shape"):
         fit.predict(row, interval="prediction", var_weights=[1.0, 2.0])
     assert np.isclose(fit.predict(row, offset=2.0), fit.predict(row) + 2.0)
+
+
+def test_a_factor_of_one_level_is_refused_by_name():
+    # formulaic gives it no column, and the fit was one without it.
+    data = {"y": [1.0, 2.0, 4.0, 8.0], "x": [0.0, 1.0, 2.0, 4.0], "g": ["a"] * 4}
+    for formula, term in (("y ~ x + g", "g"), ("y ~ x + C(g)", "C(g)"), ("y ~ x * g", "g")):
+        with pytest.raises(
+            ValueError, match=rf"term {re.escape(term)} has no column.*single level"
+        ):
+            rf.fit(formula, data)
+    # Without an intercept it is one.
+    assert rf.fit("y ~ 0 + x + g", data).names == ("x", "g[a]")
+
+
+def test_anova_says_where_the_losses_differ():
+    data = rf.datasets.load("stackloss").columns
+    full = rf.fit("stack_loss ~ air_flow + water_temp", data, "tukey")
+    alike = rf.fit("stack_loss ~ air_flow", data, "tukey")
+    other = rf.fit("stack_loss ~ air_flow", data, "huber")
+    assert "losses" not in rf.anova(full, alike).note
+    assert "losses differ" in rf.anova(full, other).summary()
+    assert "Huber(c=1.345), Tukey(c=4.68506)" in rf.anova(full, other).note

@@ -598,3 +598,12 @@ def test_results_near_the_largest_number():
     np.testing.assert_allclose(mad(x) / top, 0.5 / QUARTILE)
     assert np.isinf(qn(x * np.array([1, 2, 1, 2, 1]), finite_sample=False))
     assert mad([5e-324, 0.0, -5e-324], center=0.0) > 0.0
+
+
+@pytest.mark.parametrize("loss", ["huber", "welsch", "cauchy"])
+def test_location_where_the_mad_is_zero_and_where_the_scale_is_one(loss):
+    assert location([1.0, 1.0, 1.0, 1.0, 5.0, 6.0], loss) == 1.0
+    x = np.array([0.0, 0.5, 0.6, 1.5, 9.0])
+    found = location(x, loss, scale=1.0)
+    assert abs(np.sum(get_loss(loss).psi(x - found))) < 1e-12
+    assert found != np.median(x)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from robustfit._estimate import plain
+from robustfit._estimate import loss_text, plain
 from robustfit.formula._result import FormulaResult
 from robustfit.result import FitResult
 
@@ -110,11 +110,17 @@ def anova(*fits: FitResult) -> Anova:
     rows: list[tuple[float, ...]] = [(float(ordered[0].rank), *(math.nan,) * 5)]
     for reduced, full in itertools.pairwise(ordered):
         rows.append((float(full.rank), *_against(full, reduced)))
+    note = "Robust tests of each model against the one above it, by chi-square"
+    losses = [loss_text(one.loss) for one in ordered]
+    if len(set(losses)) > 1:
+        note += (
+            f"\nThe losses differ, and a test takes that of the larger model: {', '.join(losses)}"
+        )
     return Anova(
         ("rank", "df", "wald", "wald_pvalue", "deviance", "deviance_pvalue"),
         tuple(_label(one, i) for i, one in enumerate(ordered, 1)),
         tuple(rows),
-        "Robust tests of each model against the one above it, by chi-square",
+        note,
     )
 
 

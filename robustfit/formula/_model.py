@@ -166,6 +166,12 @@ def build(
     model = Model(parsed.text, spec, parsed.left, parsed.right, dict(context))
     if not model.names:
         raise ValueError(f"formula must have a term, got {parsed.text!r}")
+    empty = next((str(term) for term, found in spec.term_indices.items() if not found), None)
+    if empty is not None:
+        raise ValueError(
+            f"formula {parsed.text!r}: term {empty} has no column, because a factor in it has a "
+            "single level in the rows of the fit; leave it out"
+        )
     return model, _real(found.rhs, parsed.text), _real(response[:, 0], parsed.text)
 
 

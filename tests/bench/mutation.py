@@ -34,7 +34,7 @@ ROOT = Path(__file__).parents[2]
 # The tests of a package, those that find most in the least time first.
 TESTS = {
     "losses": ["losses", "linear_reference", "linear_edge_cases"],
-    "scale": ["scale", "linear_reference", "mm"],
+    "scale": ["scale", "inference", "linear_reference", "mm"],
     "linear": [
         "linear_edge_cases", "small", "inputs", "gnc", "linear_convergence", "batch", "rows", "mm",
         "linear_reference", "passes", "fuzz", "linear_laws",
