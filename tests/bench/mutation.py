@@ -117,9 +117,9 @@ def walk(node: ast.AST) -> Iterator[ast.AST]:
                 yield from walk(child)
 
 
-def mutants(file: str) -> Iterator[Mutant]:
-    """Yield every mutant of a file."""
-    source = (ROOT / file).read_text("utf-8")
+def mutants(file: str, root: Path) -> Iterator[Mutant]:
+    """Yield every mutant of a file of the project at `root`."""
+    source = (root / file).read_text("utf-8")
     starts = [0]
     for text in source.splitlines(keepends=True):
         starts.append(starts[-1] + len(text))
@@ -181,8 +181,8 @@ class Tree:
 
     def survives(self, mutant: Mutant, package: str, seconds: float) -> bool:
         """Return whether all tests pass with a mutant."""
-        file, original = self.path / mutant.file, ROOT / mutant.file
-        source = original.read_text("utf-8")
+        file = self.path / mutant.file
+        source, when = file.read_text("utf-8"), file.stat()
         file.write_text(source[: mutant.start] + mutant.after + source[mutant.end :], "utf-8")
         # What this mutant compiles must not reach the next.
         cache = self.path / "cache of a mutant"
@@ -191,7 +191,9 @@ class Tree:
             return self.run(package, cache, seconds)
         finally:
             shutil.rmtree(cache)
-            shutil.copy2(original, file)
+            file.write_text(source, "utf-8")
+            # Numba knows a file by its time.
+            os.utime(file, ns=(when.st_atime_ns, when.st_mtime_ns))
 
 
 def interval(killed: int, n: int) -> tuple[float, float]:
@@ -238,8 +240,9 @@ def measure(package: str, arguments: argparse.Namespace, trees: list[Tree]) -> N
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     # Compiling what a mutant changes takes some seconds more.
     limit = 30.0 + 1.5 * (after.ru_utime - before.ru_utime)
-    files = sorted(str(f.relative_to(ROOT)) for f in (ROOT / "robustfit" / package).rglob("*.py"))
-    every = sorted(mutant for file in files for mutant in mutants(file))
+    root = trees[0].path
+    files = sorted(str(f.relative_to(root)) for f in (root / "robustfit" / package).rglob("*.py"))
+    every = sorted(mutant for file in files for mutant in mutants(file, root))
     drawn = random.Random(arguments.seed).sample(every, min(arguments.sample, len(every)))
 
     free = multiprocessing.SimpleQueue()
@@ -253,7 +256,7 @@ def measure(package: str, arguments: argparse.Namespace, trees: list[Tree]) -> N
             if survived:
                 survivors.append(mutant)
                 print(f"survived: {mutant}", flush=True)
-            if number % 25 == 0:
+            if number % 10 == 0:
                 print(f"{package}: {number} tried, {len(survivors)} survived", flush=True)
     killed = len(drawn) - len(survivors)
     low, high = interval(killed, len(drawn))
