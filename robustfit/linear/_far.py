@@ -21,7 +21,7 @@ from scipy import special
 
 from robustfit import covariance
 from robustfit._inputs import Data
-from robustfit._kernels import gram
+from robustfit._kernels import gram, row_blocks
 from robustfit._streamed import Streamed
 from robustfit.linear._guard import m_scale
 from robustfit.linear._iterate import stacked
@@ -152,9 +152,19 @@ def _split(data: Data, bulk: _Bulk) -> tuple[Flags, Array]:
     return far & (data.freq > 0.0), Z
 
 
+def _is_far(data: Data, bulk: _Bulk) -> Flags:
+    """Return which rows are far out, with no more of their coordinates than the cache holds."""
+    square = np.empty(len(data.b))
+    for rows in row_blocks(*data.A.shape):
+        square[rows] = _squares(data.A[rows] @ bulk.M)
+    if data.plain:
+        return np.asarray(square > bulk.limit)
+    return np.asarray((square * data.inv_sd**2 > bulk.limit) & (data.freq > 0.0))
+
+
 def _is_near(data: Data, bulk: _Bulk) -> Flags:
     """Return which rows count and are not far out."""
-    return ~_split(data, bulk)[0] & (data.freq > 0.0)
+    return ~_is_far(data, bulk) & (data.freq > 0.0)
 
 
 def _others(data: Data | Streamed, bulk: _Bulk) -> Data | Streamed:
@@ -174,8 +184,9 @@ class _Held(NamedTuple):
 
 
 def _held(data: Data, bulk: _Bulk, x: Array, reach: float) -> _Held:
-    rows = np.flatnonzero(_split(data, bulk)[0])
-    rows = rows[_believed(data, rows, x, reach)]
+    rows = np.flatnonzero(_is_far(data, bulk))
+    if len(rows) > 0:
+        rows = rows[_believed(data, rows, x, reach)]
     A = data.A[rows] * np.sqrt(data.row_weights[rows])[:, None]
     return _Held(len(rows), np.asarray(np.linalg.qr(A, mode="r")))
 

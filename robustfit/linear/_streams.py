@@ -19,7 +19,7 @@ from robustfit._progress import pass_bar
 from robustfit._streamed import Streamed
 from robustfit.linear._assemble import Outcome, final_status, message_of, search_of
 from robustfit.linear._iterate import exact_rows, stacked, triangle, typical_size
-from robustfit.linear._problem import IN_PARTS, Array
+from robustfit.linear._problem import IN_PARTS, Array, fold_sums
 from robustfit.losses import Linear, Loss
 from robustfit.result import FitResult, Status
 from robustfit.rows import Rows, add
@@ -192,6 +192,11 @@ class StreamedFitted:
         self, function: Callable[..., Any], *args: Any, merge: Callable[[Any, Any], Any] = add
     ) -> Any:
         """Return what a function of `covariance.Fitted` returns for the blocks, merged."""
+        if self.weighted and function is covariance.gram_of and args == ("weight",):
+            # The root is that of this Gram matrix, unless it was too near to a singular one.
+            G = self._first[1]
+            if linalg.gram_root(G) is not None:
+                return self.root.T @ G @ self.root
         return self.data.fold(_in_part, self.part, self.root, function, args, merge=merge)
 
 
@@ -203,8 +208,11 @@ def _in_part(
 
 def _first_sums(data: Data, part: Part, weighted: bool) -> tuple[covariance.Moments, Array]:
     fitted = part.fitted(data, None)
-    w = data.row_weights * fitted.weight if weighted else data.row_weights
-    return covariance.moments_of(fitted), gram(data.A, w, fitted.resid)[0]
+    if weighted:
+        G = fold_sums(data, part.loss, part.x, part.scale, False, True).gram
+    else:
+        G = gram(data.A, None if data.plain else data.row_weights, fitted.resid)[0]
+    return covariance.moments_of(fitted), G
 
 
 def _root_triangle(data: Data, part: Part, weighted: bool, scale: Array) -> Array:
