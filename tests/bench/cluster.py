@@ -67,19 +67,17 @@ def sent():
     return psutil.net_io_counters(pernic=True)["lo"].bytes_sent
 
 
-def workers(n=1_200_000, p=30):
+def workers(n=2_400_000, p=100):
     """Print the time of a compute-bound fit by one worker, and by as many as there are cores."""
-    rng = np.random.default_rng(0)
-    A = rng.standard_normal((n, p))
-    b = A @ np.ones(p) + rng.standard_normal(n)
     seconds = {}
     for count in (1, min(4, os.cpu_count() or 1)):
         with (
             LocalCluster(n_workers=count, threads_per_worker=1, dashboard_address=":0") as cluster,
             Client(cluster) as client,
         ):
-            lazy = [da.from_array(a, chunks=(n // 24, *a.shape[1:])) for a in (A, b)]
-            lazy = client.persist(lazy)
+            rng = da.random.default_rng(0)
+            A = rng.normal(size=(n, p), chunks=(n // 12, p))
+            lazy = client.persist([A, A.sum(axis=1) + rng.normal(size=n, chunks=n // 12)])
             wait(lazy)
             times = []
             for _ in range(4):
