@@ -21,6 +21,8 @@ _LARGEST = 1e150
 _MODEST = 1e150
 # Designs of up to this many elements are copied.
 _SMALL = 1_000_000
+# A value that is so many times as large as others of its column cannot be squared beside them.
+_WILD = 1e100
 # Rows of a block of many.
 _BLOCK_ROWS = 1 << 16
 # So many vectors of residuals are kept: at the S-estimate, a rival of it and the M-estimate.
@@ -363,7 +365,22 @@ def prepare(
         # Many responses are referred to rather than copied.
         unit = 1.0
     frame = frame_of(largest, unit, sizes["b"], labels)
+    if frame.column_unit is not None and not implicit:
+        _refuse_wild_columns(design, labels)
     return Data.of(frame, _own(design, A), response, freq, var, keep)
+
+
+def _refuse_wild_columns(design: Array, names: tuple[str, ...]) -> None:
+    """Raise a ValueError for a column that no unit makes small enough to be squared."""
+    for name, column in zip(names, design.T, strict=True):
+        size = np.abs(column[column != 0.0])
+        typical = float(np.median(size)) if len(size) else 1.0
+        if np.max(size, initial=0.0) / _WILD > typical:
+            raise ValueError(
+                f"A must have no value of more than {_WILD:g} times the median of its column, but "
+                f"column {name!r} has {float(np.max(size)):.6g}, and the median of those that are "
+                f"not zero is {typical:.6g}; leave such rows out"
+            )
 
 
 def _size(values: Array) -> float:

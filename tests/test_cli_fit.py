@@ -272,6 +272,7 @@ GOOD = "x,y,none\n" + "".join(f"{i},{2 * i + i % 3},\n" for i in range(20))
         ("header", LINE, "header.csv has a header but no rows"),
         ("one", LINE, "the 2 coefficients need more rows than 1"),
         ("two", LINE, "the 2 coefficients need more rows than 2"),
+        ("one", "y ~ x - 1", "a coefficient needs more rows than 1 (x)"),
         ("text", LINE, "column 'y' must hold numbers, but there is text in 1 of 21 rows"),
         ("missing", LINE, "column 'x' is missing or infinite in 20 of 20 rows"),
         ("long", LINE, "more values than the header has names"),

@@ -209,3 +209,27 @@ def test_factor_with_a_small_level(loss):
 def test_design_of_zeros(loss):
     with pytest.raises(ValueError, match=r"^A must have a column that is not zero"):
         rf.irls(np.zeros((5, 2)), np.arange(5.0), loss, start="ols")
+
+
+@pytest.mark.parametrize("n", [60, 3000])
+@pytest.mark.parametrize("value", [1e120, -1e160, 1e308])
+def test_a_value_that_cannot_be_squared_beside_its_column_is_refused(n, value):
+    rng = np.random.default_rng(0)
+    A, b = rng.standard_normal((n, 2)), rng.standard_normal(n)
+    A[3, 1] = value
+    message = f"column 'x2' has {abs(value):.6g}"
+    for loss in ("welsch", "huber", "linear"):
+        with pytest.raises(ValueError, match="1e\\+100 times the median") as caught:
+            rf.irls(A, b, loss)
+        assert message in str(caught.value)
+
+
+@pytest.mark.filterwarnings("ignore::robustfit.RankWarning")
+@pytest.mark.parametrize("loss", ["huber", "welsch"])
+def test_as_many_coefficients_as_rows_fit_them_exactly_at_any_scale(loss):
+    rng = np.random.default_rng(0)
+    for n, p in [(1, 1), (2, 2), (3, 3), (2, 3)] * 10:
+        A, b = rng.standard_normal((n, p)), rng.standard_normal(n)
+        fit = rf.irls(A, b, loss, scale=1.0, start="ols")
+        assert fit.status is rf.Status.EXACT_FIT
+        np.testing.assert_allclose(A @ fit.x, b, rtol=1e-10, atol=1e-12)

@@ -92,8 +92,10 @@ def by_formula(args: argparse.Namespace, frame: Any, **options: Any) -> Any:
         text = str(error).replace("nan_policy='omit'", "--missing omit")
         raise ValueError(text.replace("cov_type=", "--cov=")) from error
     if not found.df_resid > 0.0:
+        count = len(found.x)
+        needs = "a coefficient needs" if count == 1 else f"the {count} coefficients need"
         raise ValueError(
-            f"the {len(found.x)} coefficients need more rows than {found.nobs:g} "
+            f"{needs} more rows than {found.nobs:g} "
             f"({', '.join(found.names[:6])}{', ...' if len(found.names) > 6 else ''})"
         )
     return found

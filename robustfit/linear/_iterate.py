@@ -83,7 +83,11 @@ def iterate(problem: Problem, x: Array, bar: Bar, sampled: bool = True) -> State
     else:
         begin, scale = some.x, some.scale
     ended = _steps(problem, begin, scale, bar, _away(problem) if some is not None else None)
-    return iterate(problem, x, bar, sampled=False) if ended is None else ended
+    if ended is None:
+        return iterate(problem, x, bar, sampled=False)
+    # As many coefficients as rows fit them, whatever the scale.
+    fitted = data.shape[0] <= data.width and ended.status is Status.CONVERGED
+    return settled(data, ended) if fitted and exactly_fitted(data, ended.x) else ended
 
 
 def _steps(
@@ -196,7 +200,7 @@ def compiled(problem: Problem, x: Array | None = None) -> State | None:
     plain = plain and isinstance(data.A, np.ndarray)
     plain = plain and problem.solver == "auto" and not isinstance(problem.adjust, np.ndarray)
     known = rule.value > 0.0 or rule.name in ("mad", "mad-fixed")
-    small = p <= _NARROW and n * p <= _SMALL and data.size < _MODEST
+    small = p <= min(_NARROW, n - 1) and n * p <= _SMALL and data.size < _MODEST
     if not (plain and known and small) or (not rule.fixed and _parts(n, p) >= _MANY):
         return None
     if isinstance(loss, Linear) or problem.maxiter < 2 or not compiles(loss):
