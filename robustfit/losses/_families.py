@@ -329,7 +329,8 @@ class Logistic(Loss):
     @staticmethod
     def weight1(v: Any, m: Any) -> Any:
         a = m.maximum(m.abs(v), _TINY)
-        return m.tanh(a) / a
+        # Some libraries round it up to more than 1.
+        return m.minimum(m.tanh(a) / a, 1.0)
 
     @staticmethod
     def dpsi1(v: Any, m: Any) -> Any:
