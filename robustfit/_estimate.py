@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import html
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,9 @@ from robustfit import _checks
 from robustfit.losses import Loss
 
 Array = NDArray[np.float64]
+
+#: What a fit is printed from: lines, the names of the columns, and rows with their labels.
+Table = tuple[list[str], tuple[str, ...], list[tuple[str, tuple[str, ...]]]]
 
 # Below this weight a row is counted as rejected.
 LOW_WEIGHT = 0.1
@@ -65,3 +70,25 @@ def plain(value: Any) -> Any:
     if isinstance(value, np.ndarray):
         return [plain(v) for v in value]
     return float(value) if np.isfinite(value) else None
+
+
+def text_of(table: Table, names: Sequence[str]) -> str:
+    """Return a table as text."""
+    head, columns, rows = table
+    width = max(10, *(len(name) for name in names))
+    cell = max(11, *(len(value) for _, row in rows for value in row))
+    lines = [*head, "", f"{'':<{width}}" + "".join(f" {c:>{cell}}" for c in columns)]
+    lines += [f"{name:<{width}}" + "".join(f" {v:>{cell}}" for v in row) for name, row in rows]
+    return "\n".join(lines)
+
+
+def html_of(table: Table) -> str:
+    """Return a table for a notebook."""
+    head, columns, rows = table
+    cells = "".join(f"<th>{c}</th>" for c in ("", *columns))
+    body = "".join(
+        f"<tr><th>{html.escape(name)}</th>" + "".join(f"<td>{v}</td>" for v in row) + "</tr>"
+        for name, row in rows
+    )
+    text = "<br>".join(html.escape(line) for line in head)
+    return f"<p>{text}</p><table><thead><tr>{cells}</tr></thead><tbody>{body}</tbody></table>"

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import enum
 import functools
-import html
 import math
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -15,7 +13,18 @@ from scipy import special
 
 from robustfit import _checks, covariance, linalg
 from robustfit import compare as comparison
-from robustfit._estimate import LOW_WEIGHT, intervals, loss_text, outlying, plain, t_quantile
+from robustfit._estimate import (
+    LOW_WEIGHT,
+    Table,
+    html_of,
+    intervals,
+    loss_text,
+    outlying,
+    plain,
+    t_quantile,
+    text_of,
+)
+from robustfit._status import Search, Status
 from robustfit.bootstrap import BootstrapResult, fast_bootstrap
 from robustfit.diagnostics import Diagnostics, diagnose
 from robustfit.losses import Loss
@@ -26,64 +35,7 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.float64]
 
-
-class Status(enum.Enum):
-    """How a fit ended; `success` follows from it.
-
-    Each member's value is (whether the fit can be used, a short verdict).
-    """
-
-    CONVERGED = (True, "converged")
-    EXACT_FIT = (True, "exact fit: more than half of the rows are fitted exactly")
-    EFFICIENCY_LOWERED = (True, "converged, at a lower efficiency than asked for")
-    RANK_DEFICIENT = (True, "converged to the minimum-norm solution of a rank-deficient design")
-    AT_BOUND = (True, "converged with a parameter at its bound")
-    LEFT_BASIN = (False, "left the solution that the high-breakdown start had found")
-    NO_MAJORITY = (False, "several well-separated fits explain the data about equally")
-    NO_WEIGHT = (False, "the rows that keep weight do not determine the coefficients")
-    FLAT = (False, "no row keeps weight: the loss is flat at the start")
-    SINGULAR_JACOBIAN = (False, "the data do not determine all parameters")
-    MAXITER = (False, "stopped at maxiter before convergence")
-    CANCELLED = (False, "cancelled by the callback")
-
-    @property
-    def success(self) -> bool:
-        """Whether the result can be used as an estimate."""
-        return bool(self.value[0])
-
-    @property
-    def verdict(self) -> str:
-        """A short sentence without capital and full stop."""
-        return str(self.value[1])
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Search:
-    """What the search for the S-estimate found.
-
-    Attributes
-    ----------
-    x : ndarray of shape (p,)
-        S-estimate of the coefficients.
-    scale : float
-        The smallest M-scale found, in response units.
-    reached : int
-        How many of the refined candidates ended there.
-    candidates : int
-        How many candidates were refined.
-    alternatives : tuple of (ndarray, float)
-        Coefficients and M-scale of the other local minima, best first.
-    """
-
-    x: Array
-    scale: float
-    reached: int
-    candidates: int
-    alternatives: tuple[tuple[Array, float], ...]
-
-    def __post_init__(self) -> None:
-        for x in (self.x, *(x for x, _ in self.alternatives)):
-            x.setflags(write=False)
+__all__ = ["FitResult", "Search", "Status"]
 
 
 @dataclasses.dataclass(frozen=True, repr=False, kw_only=True, eq=False)
@@ -664,28 +616,14 @@ class FitResult:
         level : float, default: 0.95
             Coverage of the confidence intervals.
         """
-        head, columns, rows = self._table(level)
-        width = max(10, *(len(name) for name in self.names))
-        cell = max(11, *(len(value) for _, row in rows for value in row))
-        lines = [*head, "", f"{'':<{width}}" + "".join(f" {c:>{cell}}" for c in columns)]
-        lines += [f"{name:<{width}}" + "".join(f" {v:>{cell}}" for v in row) for name, row in rows]
-        return "\n".join(lines)
+        return text_of(self._table(level), self.names)
 
     __str__ = summary
 
     def _repr_html_(self) -> str:
-        head, columns, rows = self._table(0.95)
-        cells = "".join(f"<th>{c}</th>" for c in ("", *columns))
-        body = "".join(
-            f"<tr><th>{html.escape(name)}</th>" + "".join(f"<td>{v}</td>" for v in row) + "</tr>"
-            for name, row in rows
-        )
-        text = "<br>".join(html.escape(line) for line in head)
-        return f"<p>{text}</p><table><thead><tr>{cells}</tr></thead><tbody>{body}</tbody></table>"
+        return html_of(self._table(0.95))
 
-    def _table(
-        self, level: float
-    ) -> tuple[list[str], tuple[str, ...], list[tuple[str, tuple[str, ...]]]]:
+    def _table(self, level: float) -> Table:
         limits, low = self.conf_int(level), self._rejected()
         verdict = self.status.verdict
         head = [

@@ -12,7 +12,7 @@ from formulaic.utils.constraints import LinearConstraints
 from numpy.typing import ArrayLike, NDArray
 from scipy import special
 
-from robustfit._estimate import intervals, t_quantile
+from robustfit._estimate import Table, intervals, t_quantile
 from robustfit._inputs import matrix
 from robustfit.formula._frame import Frame, Library, row_values
 from robustfit.formula._model import Model
@@ -249,9 +249,7 @@ class FormulaResult(FitResult):
         """Return the result as plain Python values, ready for JSON (NaN as None)."""
         return {"formula": self.formula, **super().to_dict()}
 
-    def _table(
-        self, level: float
-    ) -> tuple[list[str], tuple[str, ...], list[tuple[str, tuple[str, ...]]]]:
+    def _table(self, level: float) -> Table:
         (title, *head), columns, rows = super()._table(level)
         offset = "" if self._offset is None else f", offset {self._offset_column or 'given'}"
         return [title, f"formula {self.formula}{offset}", *head], columns, rows
