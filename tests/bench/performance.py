@@ -550,8 +550,9 @@ def main():
     with warnings.catch_warnings(), progress_bar(None, "performance", sys.stderr.isatty()) as bar:
         warnings.simplefilter("ignore")
         # Compile first: it would be taken for a slow fit.
-        for ours in (ours_m, ours_mm):
-            ours(*make(21, 4))()
+        for size in QUICK[::2]:
+            for ours in (ours_m, ours_mm):
+                ours(*make(*size))()
         for n, p in QUICK if args.quick else SIZES:
             times[n, p] = compare(n, p, skipped, bar)
         passes = floors(bar)
