@@ -435,7 +435,8 @@ def _unit(b: Array, top: float) -> float:
 
 def response_unit(typical: float, largest: float) -> float:
     """Return the unit of a response with this typical and this largest absolute value."""
-    return max(linalg.power_of_two(typical), 2.0**-500 * linalg.power_of_two(largest))
+    # 2**498 is the last power below `_LARGEST`.
+    return max(linalg.power_of_two(typical), 2.0**-498 * linalg.power_of_two(largest))
 
 
 def _in_unit(b: Array, frame: Frame) -> Array:

@@ -233,3 +233,36 @@ def test_as_many_coefficients_as_rows_fit_them_exactly_at_any_scale(loss):
         fit = rf.irls(A, b, loss, scale=1.0, start="ols")
         assert fit.status is rf.Status.EXACT_FIT
         np.testing.assert_allclose(A @ fit.x, b, rtol=1e-10, atol=1e-12)
+
+
+def far_response(value):
+    rng = np.random.default_rng(5)
+    A = np.column_stack([np.ones(40), rng.standard_normal((40, 2))])
+    b = A @ [1.0, 2.0, 3.0] + rng.standard_normal(40)
+    b[3] = value
+    return A, b
+
+
+@pytest.mark.parametrize("value", [1e100, 1e152, -1e300])
+def test_least_squares_follows_one_response_however_large(value):
+    A, b = far_response(value)
+    alone = np.linalg.lstsq(A, np.eye(40)[3], rcond=None)[0]
+    np.testing.assert_allclose(rf.irls(A, b, "linear").x / value, alone, rtol=1e-11)
+
+
+def test_one_response_far_out_is_as_good_as_farther_out():
+    # psi of Huber's loss is constant out there.
+    x = [rf.irls(*far_response(value), "huber").x for value in (1e6, 1e148)]
+    np.testing.assert_allclose(x[1], x[0], rtol=1e-8)
+
+
+@pytest.mark.parametrize(("loss", "value"), [("huber", 1e160), ("fair", 1e155), ("cauchy", 1e308)])
+def test_a_response_too_far_out_for_its_loss_is_refused(loss, value):
+    with pytest.raises(ValueError, match=f"^b must have no value of more than 1e.150 .*{loss!r}"):
+        rf.irls(*far_response(value), loss, start="ols")
+
+
+@pytest.mark.parametrize("loss", ["welsch", "tukey"])
+def test_no_response_is_too_far_out_for_a_loss_that_rejects_it(loss):
+    x = [rf.irls(*far_response(value), loss).x for value in (1e6, -1e308)]
+    np.testing.assert_allclose(x[1], x[0], rtol=1e-8)

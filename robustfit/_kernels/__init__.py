@@ -1,5 +1,6 @@
 """Compiled kernels: the pass over the rows, small dense algebra, sums in twice the precision."""
 
+from robustfit._kernels._loss import FAR
 from robustfit._kernels._order import MANY_VALUES, median_size, sizes_near
 from robustfit._kernels._rows import (
     LARGE_ELEMENTS,
@@ -30,6 +31,7 @@ from robustfit._kernels._threads import (
 from robustfit._kernels._twice import residual_twice, transposed_twice
 
 __all__ = [
+    "FAR",
     "LARGE_ELEMENTS",
     "MANY_VALUES",
     "RowSums",

@@ -285,6 +285,7 @@ def irls(
                 _streams.watched(found, progress),
             ):
                 outcome = _fit(problem, begin, size, s_loss, _checks.generator(rng), fixed, bar)
+        _problem.refuse_cut(outcome.problem, outcome.state)
         automatic = cov_type == "auto"
         cov_type = _automatic(outcome) if automatic else cov_type
         ended = assemble if found is None else _streams.assemble

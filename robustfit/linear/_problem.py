@@ -16,6 +16,7 @@ from robustfit import scale as scales
 from robustfit._checks import known, nonnegative, positive, real
 from robustfit._inputs import Data, Frame
 from robustfit._kernels import (
+    FAR,
     RowSums,
     Sums,
     median_size,
@@ -39,6 +40,8 @@ S_SCALES = ("s", "d", "tau")
 IN_PARTS = "rows that are read in blocks"
 # Limit of the passes for a scale, and what is nothing beside rounding of a typical response.
 _MOST_PASSES, _TINY = 100, linalg.EPS**2
+# A psi that is wrong by less is that of the row.
+_CUT = 1e-9
 # What a design that is not a full matrix leaves of the options.
 _IMPLICIT: dict[str, tuple[str, ...]] = {
     "start": ("ols",),
@@ -303,6 +306,26 @@ def adjustment(data: Data) -> Array:
     """Return 1 / sqrt(1 - h), at most 100, as MATLAB and GSL bound it."""
     h = linalg.row_leverage(data.A, data.freq, data.inv_sd)
     return np.asarray(1.0 / np.sqrt(np.maximum(1.0 - h, 1e-4)))
+
+
+def refuse_cut(problem: Problem, state: State) -> None:
+    """Raise a ValueError where a response is so far out that its cut residual moves the fit.
+
+    Raises
+    ------
+    ValueError
+        If ``u (weight(FAR) - weight(u))``, what the cut adds to psi, is not nothing.
+    """
+    size, unit = problem.data.size, problem.data.unit
+    if not 0.0 < state.scale < size / FAR:
+        return
+    loss, u = problem.loss, size / state.scale
+    if u * float(loss.weight(FAR) - loss.weight(u)) > _CUT:
+        raise ValueError(
+            f"b must have no value of more than {FAR:g} times the scale with loss={loss.name!r}, "
+            f"which gives every row a say, but the largest is {size * unit:.6g}; leave such rows "
+            "out, or use a loss that rejects them, as 'welsch'"
+        )
 
 
 def fixed_scale(name: str, value: float) -> ScaleRule:
