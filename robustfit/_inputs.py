@@ -31,8 +31,6 @@ _RECENT = 3
 _SOME = 100_000
 # More responses than that, of up to this size, or one over it, are of order one.
 _ORDINARY = 2.0**20
-# Read-only, and so are arrays of it.
-_ONE = np.float64(1.0).tobytes()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -211,7 +209,10 @@ class Data(Frame):
         return {}
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name != "_recent"}
+        return linalg.packed({k: value for k, value in vars(self).items() if k != "_recent"})
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(linalg.unpacked(state))
 
     def residuals(self, x: Array) -> Array:
         """Return b - A x, read-only; the last few are kept, because the guard asks again."""
@@ -412,7 +413,7 @@ def _ordinary(design: Array, response: Array, names: tuple[str, ...]) -> Data | 
     unit, size = _kernels.survey(A, b, largest)
     if not unit > 0.0:
         return None
-    ones = _ones(n)
+    ones = linalg.ones(n)
     return Data(
         A=A, b=b, freq=ones, inv_sd=ones, largest=largest, size=size, unit=unit, columns=p,
         names=names,
@@ -493,7 +494,7 @@ def matrix(values: Any, name: str) -> Array:
 
 def _weights(values: ArrayLike | None, name: str, n: int) -> Array:
     if values is None:
-        return _ones(n)
+        return linalg.ones(n)
     array = matrix(values, name)
     if array.shape != (n,):
         raise ValueError(f"{name} must have shape ({n},) like the rows of A, got {array.shape}")
@@ -529,14 +530,9 @@ def _largest_of_implicit(A: Any) -> Array:
     return np.asarray(abs(A).max(axis=0).toarray(), dtype=np.float64).ravel()
 
 
-def _ones(n: int) -> Array:
-    """Return n ones, which are one number in memory."""
-    return np.ndarray((n,), buffer=_ONE, strides=(0,))
-
-
 def _some(weights: Array, rows: Any, n: int) -> Array:
     """Return the weights of some rows, n of them; those not given stay one number."""
-    return _ones(n) if weights.strides == (0,) else weights[rows]
+    return linalg.ones(n) if weights.strides == (0,) else weights[rows]
 
 
 def _finite_rows(arrays: dict[str, Array], nan_policy: str) -> NDArray[np.bool_] | None:

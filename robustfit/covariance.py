@@ -129,6 +129,12 @@ class Fitted:
     root_weights: Array | None = None
     known_root: Array | None = None
 
+    def __getstate__(self) -> dict[str, Any]:
+        return linalg.packed(vars(self))
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(linalg.unpacked(state))
+
     def fold(self, function: Callable[..., Any], *args: Any, merge: object = None) -> Any:
         """Return ``function(self, *args)``: all rows are one block."""
         return function(self, *args)

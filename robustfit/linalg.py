@@ -6,7 +6,7 @@ is as accurate as the residual and not as the Gram matrix.
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import scipy
@@ -33,6 +33,8 @@ _FEW_COLUMNS, _PRODUCTS = 500, 20
 _AT_A_TIME = 16
 # Up to this many elements the start is solved by QR with refinement: time is no matter.
 _REFINED_ELEMENTS = 200_000
+# Read-only, and so are arrays of it.
+_ONE = np.float64(1.0).tobytes()
 
 NEARLY_SINGULAR = "solver='cholesky' met nearly singular normal equations; use 'auto'"
 
@@ -260,6 +262,30 @@ def _exponent(x: Array) -> NDArray[np.int32]:
 def powers_of_two(x: Array) -> Array:
     """Return the powers of two just above |x|, 1 for zero."""
     return np.asarray(np.ldexp(1.0, _exponent(np.abs(x))))
+
+
+def ones(n: int) -> Array:
+    """Return n ones, which are one number in memory."""
+    return np.ndarray((n,), buffer=_ONE, strides=(0,))
+
+
+def packed(state: dict[str, Any]) -> dict[str, Any]:
+    """Return a state to pickle, in which `ones` are their number: it would write them all."""
+    return {
+        name: _Ones(len(value))
+        if isinstance(value, np.ndarray) and value.strides == (0,)
+        else value
+        for name, value in state.items()
+    }
+
+
+def unpacked(state: dict[str, Any]) -> dict[str, Any]:
+    """Return the state that was packed. Sums over `ones` take a way of their own, to the bit."""
+    return {k: ones(value.n) if isinstance(value, _Ones) else value for k, value in state.items()}
+
+
+class _Ones(NamedTuple):
+    n: int
 
 
 def power_of_two(x: float) -> float:

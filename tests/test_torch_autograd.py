@@ -195,7 +195,6 @@ def test_checkpointing_and_retained_graphs():
     torch.testing.assert_close(doubled, 2.0 * expected)
 
 
-@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
 @pytest.mark.parametrize("factor", [1.0, 0.3])
 def test_slopes_of_a_total_are_those_of_each_loss(factor):
     a, b = pair(5000, dtype=torch.float32)
@@ -210,6 +209,7 @@ def test_slopes_of_a_total_are_those_of_each_loss(factor):
             torch.testing.assert_close(one, other, rtol=1.2e-7, atol=1e-44)
 
 
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
 def test_traced_graph_holds_the_formula():
     a, b = (x.detach() for x in pair())
     traced = torch.jit.trace(robust_loss, (a, b))
