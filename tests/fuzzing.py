@@ -163,3 +163,14 @@ def attempt(A, b, *, fit=rf.irls, **options):
     for array, copy in zip((A, b), before, strict=True):
         np.testing.assert_array_equal(array, copy)
     return found
+
+
+def succeeded(fit):
+    """Return whether a fit claims success: then it has numbers, else it says why not."""
+    if not fit.success:
+        assert fit.message
+        return False
+    assert np.all(np.isfinite(fit.x))
+    assert 0.0 <= fit.scale < np.inf
+    assert np.all((fit.weights >= 0.0) & (fit.weights <= 1.0))
+    return True
