@@ -152,8 +152,8 @@ class Data(Frame):
         return cls(
             A=A,
             b=_in_unit(b, frame),
-            freq=freq if var.strides == (0,) else np.where(var > 0.0, freq, 0.0),
-            inv_sd=var if var.strides == (0,) else np.sqrt(var),
+            freq=freq if linalg.are_ones(var) else np.where(var > 0.0, freq, 0.0),
+            inv_sd=var if linalg.are_ones(var) else np.sqrt(var),
             keep=keep,
             **{f.name: getattr(frame, f.name) for f in fields(Frame)},
         )
@@ -234,7 +234,7 @@ class Data(Frame):
     @property
     def plain(self) -> bool:
         """Whether no weights were given."""
-        return self.freq.strides == self.inv_sd.strides == (0,)
+        return linalg.are_ones(self.freq) and linalg.are_ones(self.inv_sd)
 
     def count(self, rows: NDArray[np.bool_]) -> float:
         """Return how many observations some rows are."""
@@ -349,7 +349,7 @@ def prepare(
         freq, var = _some(freq, keep, n), _some(var, keep, n)
         largest, sizes["b"] = _kernels.largest(design), _size(response)
     for name, w in (("freq_weights", freq), ("var_weights", var)):
-        if w.strides != (0,) and np.min(w, initial=0.0) < 0.0:
+        if not linalg.are_ones(w) and np.min(w, initial=0.0) < 0.0:
             raise ValueError(f"{name} must not be negative, got {float(np.min(w))!r}")
     if p == 0:
         raise ValueError(f"A must have at least a column, got shape {(n, p)}")
@@ -386,7 +386,7 @@ def _refuse_wild_columns(design: Array, names: tuple[str, ...]) -> None:
 
 def _size(values: Array) -> float:
     """Return the largest absolute value, NaN where one is not finite."""
-    some = values[:1] if values.strides == (0,) else values
+    some = values[:1] if linalg.are_ones(values) else values
     return float(_kernels.largest(some[:, None])[0])
 
 
@@ -532,7 +532,7 @@ def _largest_of_implicit(A: Any) -> Array:
 
 def _some(weights: Array, rows: Any, n: int) -> Array:
     """Return the weights of some rows, n of them; those not given stay one number."""
-    return linalg.ones(n) if weights.strides == (0,) else weights[rows]
+    return linalg.ones(n) if linalg.are_ones(weights) else weights[rows]
 
 
 def _finite_rows(arrays: dict[str, Array], nan_policy: str) -> NDArray[np.bool_] | None:

@@ -284,7 +284,7 @@ def _survey(block: Block, omit: bool) -> _Survey:
     n, bad, where = len(A), 0, (0, 0)
     largest = _kernels.largest(A)
     finite = bool(np.all(np.isfinite(largest))) and all(
-        v.strides == (0,) or np.isfinite(np.max(np.abs(v), initial=0.0)) for v in (b, freq, var)
+        linalg.are_ones(v) or np.isfinite(np.max(np.abs(v), initial=0.0)) for v in (b, freq, var)
     )
     if not finite:
         good = np.isfinite(b) & np.isfinite(freq) & np.isfinite(var) & np.isfinite(A).all(axis=1)
@@ -292,7 +292,7 @@ def _survey(block: Block, omit: bool) -> _Survey:
         A, b, freq, var = A[good], b[good], freq[good], var[good]
         largest = _kernels.largest(A)
     least = (float(np.min(freq, initial=0.0)), float(np.min(var, initial=0.0)))
-    plain = freq.strides == var.strides == (0,)
+    plain = linalg.are_ones(freq) and linalg.are_ones(var)
     counts = freq if plain else np.where(var > 0.0, freq, 0.0)
     size = np.abs(b if plain else b[counts > 0.0])
     some = size if np.all(size) else size[size > 0.0]

@@ -288,7 +288,7 @@ class Moments(NamedTuple):
 
 def moments_of(fitted: Fitted) -> Moments:
     """Return the sums over the rows of a block, or over all."""
-    count = None if fitted.freq.strides == (0,) else fitted.freq
+    count = None if linalg.are_ones(fitted.freq) else fitted.freq
     return Moments(*_kernels.moments(fitted.u, fitted.loss, count).tolist())
 
 

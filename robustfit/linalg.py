@@ -269,12 +269,15 @@ def ones(n: int) -> Array:
     return np.ndarray((n,), buffer=_ONE, strides=(0,))
 
 
+def are_ones(values: Array) -> bool:
+    """Tell whether weights are `ones`, which stand for those that were not given."""
+    return values.strides == (0,)
+
+
 def packed(state: dict[str, Any]) -> dict[str, Any]:
     """Return a state to pickle, in which `ones` are their number: it would write them all."""
     return {
-        name: _Ones(len(value))
-        if isinstance(value, np.ndarray) and value.strides == (0,)
-        else value
+        name: _Ones(len(value)) if isinstance(value, np.ndarray) and are_ones(value) else value
         for name, value in state.items()
     }
 

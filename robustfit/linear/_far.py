@@ -21,7 +21,7 @@ from scipy import special
 
 from robustfit import covariance
 from robustfit._inputs import Data
-from robustfit._kernels import gram, row_blocks
+from robustfit._kernels import row_blocks
 from robustfit._streamed import Streamed
 from robustfit.linear._guard import m_scale
 from robustfit.linear._iterate import stacked
@@ -255,8 +255,7 @@ def _dominated(R: Array, half: Array, G: Array) -> Array:
 def _distance(problem: Problem, state: State, R: Array, step: Array) -> tuple[float, int]:
     """Return Wald's statistic of the step in what the rows of R dominate, and the dimension."""
     fitted = _solution(problem, state.x, state.scale)
-    G = problem.data.fold(_weighted_gram, problem.loss, state.x, state.scale)
-    C = _dominated(R, fitted.root, G)
+    C = _dominated(R, fitted.root, problem.sums()(state.x, state.scale, False).gram)
     if len(C) == 0:
         return 0.0, 0
     gap = C @ step
@@ -272,8 +271,3 @@ def _solution(problem: Problem, x: Array, scale: float) -> covariance.Solution:
     return covariance.Fitted(
         data.A, resid, data.freq, data.inv_sd, False, loss, scale, root_weights=weights
     )
-
-
-def _weighted_gram(data: Data, loss: Loss, x: Array, scale: float) -> Array:
-    resid = data.residuals(x)
-    return gram(data.A, data.row_weights * loss.weight(resid * data.inv_sd / scale), resid)[0]

@@ -477,7 +477,7 @@ def typical_response(data: Data | Streamed) -> float:
 
 def _counts(data: Data) -> Array | None:
     """Return the frequency weights, None where all are one: that is quicker."""
-    return None if data.freq.strides == (0,) or np.all(data.freq == 1.0) else data.freq
+    return None if linalg.are_ones(data.freq) or np.all(data.freq == 1.0) else data.freq
 
 
 def labels(names: Any) -> tuple[str, ...] | None:
